@@ -67,6 +67,8 @@ if(PERFORMER_LUA)
           DESTINATION ${PF_HOME}/lua FILES_MATCHING PATTERN "*.lua")
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/scripts COMPONENT program
           DESTINATION ${PF_HOME} FILES_MATCHING PATTERN "*.lua")
+  install(PROGRAMS ${PROJECT_SOURCE_DIR}/scripts/again COMPONENT program
+          DESTINATION ${PF_HOME}/scripts)
   install(FILES ${PROJECT_SOURCE_DIR}/bindings/annotations/performer.lua COMPONENT program
           DESTINATION ${PF_HOME}/annotations)
   install(DIRECTORY ${PROJECT_BINARY_DIR}/share/man/ COMPONENT program OPTIONAL

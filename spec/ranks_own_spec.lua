@@ -51,7 +51,7 @@ describe("one rank", function()
     end
     local before = model:tensors().weight:totable()
     lane { 1, 0 }
-    assert.error_matches(function() optimizer:step() end, "lane 1 of 0 to 1 is not folded yet")
+    assert.error_matches(function() optimizer:step() end, "lane 2 of this rank's 1 to 2 is not folded yet")
     lane { 1, 0 }
     lane { 0, 3 }
     optimizer:step()

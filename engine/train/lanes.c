@@ -12,6 +12,7 @@
 
 #include "overlap.h"
 #include "shard.h"
+#include "terms.h"
 
 /* ---- beginning anew ---- */
 
@@ -186,7 +187,7 @@ static int check_last(const pf_optimizer *o) {
     if (l->next == l->lane[1] - 1) return PF_OK;
     return pf_fail(PF_ESTATE,
                    "overlap: lane %d is next, and what leaves is a rank's last one, here lane %d",
-                   l->next, l->lane[1] - 1);
+                   l->next + 1, l->lane[1]);
 }
 
 int pf_optimizer_overlap(pf_optimizer *o, pf_engine *e) {
@@ -204,17 +205,23 @@ int pf_optimizer_overlap(pf_optimizer *o, pf_engine *e) {
 
 /* ---- joining: which entries there are ---- */
 
-/* there (n) <- which entries any lane of any rank has reached. */
-static int agree_on_entries(const pf_optimizer *o, pf_engine *e, int status, char *there,
-                            char *all) {
+/* there (n) <- which entries any lane of any rank has reached. list: room for what each rank says,
+ * this one's part first: its terms, and its entries. */
+static int agree_on_entries(const pf_optimizer *o, pf_engine *e, int status, const pf_terms *terms,
+                            char *list, char **there) {
     const struct pf_lanes *l = o->lanes;
+    const size_t bytes = sizeof *terms + (size_t)o->n;
+    *there = list ? list + sizeof *terms : NULL;
+    if (list) memcpy(list, terms, sizeof *terms);
     for (int i = 0; i < o->n && status >= 0; i++) {
-        there[i] = 0;
+        (*there)[i] = 0;
         for (int k = 0; k < l->n; k++)
-            there[i] |= l->node[k].part[i].dense || l->node[k].part[i].rows.row;
+            (*there)[i] |= l->node[k].part[i].dense || l->node[k].part[i].rows.row;
     }
-    PF_TRY(pf_comm_collect(e, status, there, (size_t)o->n, all));
-    for (int i = 0; i < o->n * pf_comm_ranks(e); i++) there[i % o->n] |= all[i];
+    PF_TRY(pf_comm_collect(e, status, list, bytes, list ? list + bytes : NULL));
+    PF_TRY(pf_terms_compare(e, list + bytes, bytes));
+    for (int r = 1; r <= pf_comm_ranks(e); r++)
+        for (int i = 0; i < o->n; i++) (*there)[i] |= (*there)[(size_t)r * bytes + (size_t)i];
     return PF_OK;
 }
 
@@ -280,8 +287,8 @@ static int check_folded(pf_optimizer *o, pf_engine *e, bool *made) {
     PF_TRY(pf_lanes_check(o));
     const struct pf_lanes *l = o->lanes;
     if (l->next != l->lane[1])
-        return pf_fail(PF_ESTATE, "optimizer: lane %d of %d to %d is not folded yet", l->next,
-                       l->lane[0], l->lane[1] - 1);
+        return pf_fail(PF_ESTATE, "optimizer: lane %d of this rank's %d to %d is not folded yet",
+                       l->next + 1, l->lane[0] + 1, l->lane[1]);
     for (int i = 0; i < o->n; i++)
         if (pf_has_gradient(&o->entry[i]))
             return pf_fail(PF_ESTATE,
@@ -318,20 +325,22 @@ static void undo_join(pf_optimizer *o, bool made, bool begun) {
     pf_notes_clear(o->module);
 }
 
-int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status) {
+int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status, double lr, double clip) {
     bool made = false;
+    char *there;
     if (!o->lanes && pf_comm_ranks(e) == 1) return status;
     if (status >= 0) status = check_folded(o, e, &made);
-    size_t bytes = (size_t)o->n * (size_t)(pf_comm_ranks(e) + 1);
-    char *there = pf_heap_zalloc(e->heap, bytes);
-    if (status >= 0 && !there) status = PF_ENOMEM;
-    status = agree_on_entries(o, e, status, there, there ? there + o->n : NULL);
+    const pf_terms terms = pf_terms_of(o, e, lr, clip);
+    size_t bytes = (sizeof terms + (size_t)o->n) * (size_t)(pf_comm_ranks(e) + 1);
+    char *list = pf_heap_zalloc(e->heap, bytes);
+    if (status >= 0 && !list) status = PF_ENOMEM;
+    status = agree_on_entries(o, e, status, &terms, list, &there);
     const bool begun = status >= 0;
     if (begun) status = join_all(o, e, status, there);
     if (status >= 0) status = pf_lanes_join_tables(o, e, status, there);
     if (status >= 0) status = pf_lanes_join_notes(o, e);
     if (status < 0) undo_join(o, made || !o->lanes, begun);
-    pf_heap_free(e->heap, there, bytes);
+    pf_heap_free(e->heap, list, bytes);
     pf_lanes_drop(o, status);
     if (made) pf_lanes_close(o);
     return status;

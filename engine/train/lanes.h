@@ -59,7 +59,7 @@ void pf_lanes_drop(pf_optimizer *o, int status);
 int pf_lanes_check(pf_optimizer *o);
 /* All lanes become the gradients of the entries; a verb, where there are ranks. status: of this
  * rank so far. Without lanes nothing happens with one rank, and with several each is a lane. */
-int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status);
+int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status, double lr, double clip);
 
 /* ---- lane_nodes.c ---- */
 /* The next leaf is a node of its own, with nothing in it; or is cut off again. */

@@ -437,7 +437,7 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
             pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
     }
     if (status >= 0) status = pf_average_check(o, "step");
-    status = pf_lanes_join(o, engine, status);
+    status = pf_lanes_join(o, engine, status, lr, clip);
     const bool joined = status >= 0 && (o->lanes || engine->comm);
     if (status >= 0) status = weigh(o, engine, clip, &g, norm, &gscale);
     status = pf_comm_settle(engine, status);

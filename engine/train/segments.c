@@ -11,8 +11,8 @@ static int fold_segment(void *context, pf_engine *engine, int segment) {
     pf_optimizer *o = context;
     const struct pf_lanes *l = o->lanes;
     if (l && l->end - 1 != segment) {
-        return pf_fail(PF_ESTATE, "segments: segment %d comes where %d of lane %d is due", segment,
-                       l->end - 1, l->next);
+        return pf_fail(PF_ESTATE, "segments: segment %d comes where %d of lane %d is due",
+                       segment + 1, l->end, l->next + 1);
     }
     return l ? pf_lanes_fold(o, engine) : PF_OK;
 }

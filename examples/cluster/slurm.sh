@@ -31,12 +31,15 @@ export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
   --threads "$SLURM_CPUS_PER_TASK" --out "$RUN" --continue &
 again=$!
 
-# again turns TERM into USR1 for mpirun, which hands it to all ranks and waits for them.
-stopped=''
-trap 'stopped=1; kill -TERM "$again"' USR1 TERM
-wait "$again"; code=$?
-if [ -n "$stopped" ]; then # the trap has ended the first wait
+# again turns TERM into USR1 for mpirun, which hands it to all ranks and waits for them. A TERM of
+# Slurm's own (scancel, or a job that is to give way, which Slurm queues again by itself) saves, too.
+signal=''
+trap 'woken=1 signal=USR1; kill -TERM "$again"' USR1
+trap 'woken=1 signal=TERM; kill -TERM "$again"' TERM
+while :; do # a trap ends the wait
+  woken=''
   wait "$again"; code=$?
-  [ "$code" -eq 0 ] || scontrol requeue "$SLURM_JOB_ID"
-fi
+  [ -n "$woken" ] || break
+done
+if [ "$signal" = USR1 ] && [ "$code" -ne 0 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"

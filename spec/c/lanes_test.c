@@ -4,6 +4,7 @@
  * parameters that some lanes don't reach, and with threads. One lane is a step without lanes.
  */
 #include "lanes_support.h"
+#include "optimizer.h"
 #include "tree.h"
 
 enum { STEPS = 4, ROWS = 2, LENGTH = 20 };
@@ -286,7 +287,8 @@ static int misuse(pf_engine *e, int rank, void *context) {
         *wrong += pf_optimizer_fold(o, e) != PF_ESTATE;
     }
     *wrong += pf_optimizer_step(o, e, 1e-2, 1, NULL) != PF_ESTATE;
-    *wrong += !strstr(pf_last_error(), "rank 1 of 2 on here: optimizer: lane 3 of 2 to 3 is not");
+    *wrong +=
+        !strstr(pf_last_error(), "rank 1 of 2 on here: optimizer: lane 4 of this rank's 3 to 4 is");
     PF_TRY(pf_tensor_get(w, 0, &after));
     *wrong += before != after || pf_optimizer_steps(o) != 0;
     for (int lane = 2 * rank; lane < 2 * rank + 2; lane++) { /* and the step begins anew */
@@ -310,6 +312,95 @@ static int misuse(pf_engine *e, int rank, void *context) {
     return status;
 }
 
+/* ---- what a script gives each rank in its own way ---- */
+
+typedef struct {
+    double lr, clip;
+    int lanes, steps; /* before */
+    const char *optimizer;
+} terms;
+
+static int fold_lanes(pf_engine *e, pf_module *m, pf_optimizer *o, int rank, int lanes) {
+    training t = {.lanes = lanes};
+    int first, last;
+    pf_lanes_of(lanes, pf_comm_ranks(e), rank, &first, &last);
+    for (int lane = first; lane < last; lane++) {
+        PF_TRY(run_lane(e, m, &t, 1, lane, lanes));
+        PF_TRY(pf_optimizer_fold(o, e));
+    }
+    return PF_OK;
+}
+
+typedef struct {
+    terms rank[3];
+    const char *said;
+    int wrong;
+} differing;
+
+/* A step of ranks that differ is none, and the next one goes on. */
+static int step_apart(pf_engine *e, int rank, void *context) {
+    differing *d = context;
+    const terms *t = &d->rank[rank];
+    pf_module *m = small_model(e, PLAIN);
+    pf_config *options =
+        options_of(t->optimizer ? t->optimizer : "{'type': 'adamw', 'eps': 1e-6, 'beta1': 0.8}");
+    pf_optimizer *o = NULL;
+    pf_tensor *w = NULL;
+    double before = 0, after = 0;
+    PF_TRY(pf_optimizer_new(&o, e, m, options));
+    o->steps = (uint64_t)t->steps;
+    if (t->lanes) PF_TRY(pf_optimizer_set_lanes(o, e, t->lanes));
+    PF_TRY(pf_module_tensor_at(m, 0, NULL, &w, NULL));
+    PF_TRY(pf_tensor_get(w, 0, &before));
+    if (t->lanes) PF_TRY(fold_lanes(e, m, o, rank, t->lanes));
+    d->wrong += pf_optimizer_step(o, e, t->lr, t->clip, NULL) != (d->said ? PF_EINVAL : PF_OK);
+    PF_TRY(pf_tensor_get(w, 0, &after));
+    if (d->said) {
+        d->wrong += !strstr(pf_last_error(), d->said);
+        d->wrong += before != after || o->steps != (uint64_t)t->steps;
+    }
+    pf_optimizer_close(&o);
+    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
+    int status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
+    pf_config_free(options);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return status;
+}
+
+static void check_terms(terms own, terms other, const char *said) {
+    differing d = {.rank = {own, own, other}, .said = said};
+    ranks_world w = {.ranks = 3, .whole = true};
+    ranks_run(&w, step_apart, &d);
+    CHECK(d.wrong == 0);
+    for (int r = 0; r < 3; r++) {
+        CHECK(w.status[r] == PF_OK);
+        if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
+    }
+}
+
+static void test_terms(void) {
+    const terms own = {.lr = 0.25, .clip = 1, .lanes = 6};
+    terms other = own;
+    check_terms(own, other, NULL);
+    other.optimizer = "{'beta1': 0.8, 'eps': 1e-6, 'type': 'adamw'}"; /* in another order */
+    check_terms(own, other, NULL);
+    other.optimizer = "{'beta1': 0.8, 'eps': 1e-7, 'type': 'adamw'}";
+    check_terms(own, other, "rank 2 of 3 on here has other options than rank 0 of 3 on here");
+    other = own, other.lr = 0.5;
+    check_terms(own, other,
+                "rank 2 of 3 on here steps with lr 0.5 and clip 1, and rank 0 of 3 on "
+                "here with lr 0.25 and clip 1");
+    other = own, other.clip = 0;
+    check_terms(own, other, "rank 2 of 3 on here steps with lr 0.25 and clip 0");
+    other = own, other.steps = 7;
+    check_terms(own, other, "rank 2 of 3 on here has 7 steps behind it, and rank 0 of 3 on here 0");
+    other = own, other.lanes = 8;
+    check_terms(own, other, "rank 2 of 3 on here has 8 lanes, and rank 0 of 3 on here 6");
+    other = own, other.lanes = 0; /* as many as ranks */
+    check_terms(own, other, "rank 2 of 3 on here has 3 lanes, and rank 0 of 3 on here 6");
+}
+
 static void test_misuse(void) {
     ranks_world w = {.ranks = 2, .whole = true};
     int wrong = 0;
@@ -325,5 +416,6 @@ int main(void) {
     test_without_one();
     test_what_follows_fails();
     test_misuse();
+    test_terms();
     return CHECK_REPORT();
 }
