@@ -165,6 +165,9 @@ const char *lpf_kind(lua_State *L, int index);
 /* Makes '?' of what a terminal might obey: control characters, and bytes that are no UTF-8. lines:
  * the text may have several, and tabs. */
 void lpf_plain(char *text, bool lines);
+/* What ranks make of a failure that ends this one: its exit code, and no text where all know of it
+ * and rank 0 says it. */
+int lpf_end_of_ranks(lua_State *L, char *text, int code);
 
 /* ---- terminals and pipes (lpf_open.c); for signal handlers, too ---- */
 bool lpf_no_reader(int fd); /* a pipe or socket that nobody reads any more */

@@ -5,6 +5,7 @@
  * What must hold: a verb that fails raises on every rank; the program's end (core.comm_settle) then
  * asks nobody again.
  */
+#include "host.h"
 #include "lpf.h"
 
 #include <limits.h>
@@ -131,6 +132,32 @@ static int comm_agree(lua_State *L) {
     return 7;
 }
 
+/* ---- a failure ---------------------------------------------------------------- */
+
+/* In the registry: the failure of this rank that all of them know, so that rank 0 says it for all,
+ * and that by which the talk was lost. */
+static const char TOLD[] = "performer.told", LOST[] = "performer.lost";
+
+enum { EXIT_LOST = 75 };
+
+static void note(lua_State *L, const char *key, const char *text) {
+    lua_pushstring(L, text);
+    lua_setfield(L, LUA_REGISTRYINDEX, key);
+}
+
+static bool is_noted(lua_State *L, const char *key, const char *text) {
+    lua_getfield(L, LUA_REGISTRYINDEX, key);
+    const char *noted = lua_tostring(L, -1); /* the registry holds it on */
+    lua_pop(L, 1);
+    return noted && strncmp(noted, text, LPF_THROWN - 1) == 0;
+}
+
+int lpf_end_of_ranks(lua_State *L, char *text, int code) {
+    if (is_noted(L, LOST, text)) return EXIT_LOST;
+    if (is_noted(L, TOLD, text)) text[0] = 0;
+    return code;
+}
+
 /* comm_settle(message): this rank has failed so, and comes to the others' next verb to say it.
  * Whether all know of one failure now, and its message. */
 static int comm_settle(lua_State *L) {
@@ -138,13 +165,17 @@ static int comm_settle(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     pf_comm_info info = {.size = sizeof info};
     if (pf_comm_about(engine, &info) < 0 || info.ranks == 1 || info.lost) {
+        if (info.lost) note(L, LOST, text);
         lua_pushboolean(L, false);
         return 1;
     }
     const int status = pf_comm_settle(engine, pf_set_error(PF_EHOST, text));
     lua_pushstring(L, pf_last_error());
     pf_comm_about(engine, &info);
-    lua_pushboolean(L, status < 0 && !info.lost);
+    const bool known = status < 0 && !info.lost;
+    if (info.lost) note(L, LOST, text);
+    if (known && info.rank != 0) note(L, TOLD, text);
+    lua_pushboolean(L, known);
     lua_insert(L, -2);
     return 2;
 }

@@ -25,7 +25,9 @@ static int report(lua_State *L, int status) {
     char text[LPF_THROWN];
     const int stopped = lua_istable(L, -1) ? 0 : process_stopped();
     if (stopped) return stopped;
-    const int code = lpf_host_thrown(L, text, NULL);
+    bool chosen = false;
+    int code = lpf_host_thrown(L, text, &chosen);
+    if (!chosen) code = lpf_end_of_ranks(L, text, code);
     lpf_plain(text, true);
     if (text[0]) fprintf(stderr, "performer: %s\n", text);
     return status == LUA_ERRFILE ? MISUSE : code;

@@ -51,7 +51,8 @@ describe("one rank", function()
     end
     local before = model:tensors().weight:totable()
     lane { 1, 0 }
-    assert.error_matches(function() optimizer:step() end, "lane 2 of this rank's 1 to 2 is not folded yet")
+    assert.error_matches(function() optimizer:step() end,
+      "lane 2 of this rank's 1 to 2 is not folded yet")
     lane { 1, 0 }
     lane { 0, 3 }
     optimizer:step()
@@ -147,6 +148,45 @@ describe("a script of one's own on several ranks", function()
       if ranks:first() then print "done" end]]):format(path "shipped", path "shipped"))
     local code, out, err = start(3, path "forms.lua")
     assert.same({ 0, "done\n" }, { code, out }, err)
+  end)
+
+  several("say once what failed in a scope that tells it", function()
+    support.write(path "fails.lua", [[
+      local ranks <close> = assert(require "performer".ranks.open { timeout = 10 })
+      if ranks.rank == 1 then error "a rank's own trouble" end
+      ranks:sum(1)]])
+    local code, _, err = start(3, path "fails.lua")
+    assert.equal(1, code, err)
+    local _, times = err:gsub("performer: ", "")
+    assert.equal(1, times, err)
+    assert.matches("performer: .*fails.lua:3: rank 1 of 3 on .*fails.lua:2: a rank's own trouble",
+                   err)
+    -- What was caught is nobody's, and what comes later that rank's own.
+    support.write(path "common.lua", [[
+      local pf = require "performer"
+      pcall(function()
+        local ranks <close> = assert(pf.ranks.open { timeout = 10 })
+        if ranks.rank == 2 then error "caught" end
+        ranks:wait()
+      end)
+      if select(2, pf.ranks.launched()) == 2 then error("rank 2 fails by itself", 0) end
+      os.execute "sleep 2"]]) -- mpirun ends the others when the first ends
+    code, _, err = start(3, path "common.lua")
+    assert.equal(1, code, err)
+    assert.matches("performer: rank 2 fails by itself", err)
+    assert.is_nil(err:find "caught")
+  end)
+
+  several("end with 75 where a rank does not answer", function()
+    support.write(path "sleeps.lua", [[
+      local ranks <close> = assert(require "performer".ranks.open { timeout = 2 })
+      if ranks.rank == 1 then os.execute "sleep 20" end
+      ranks:wait()]])
+    local code, _, err = start(2, path "sleeps.lua")
+    assert.equal(75, code, err)
+    assert.matches("rank 0 of 2 on %S+ has waited for rank 1 of 2 on %S+ for [%d.]+ s in vote %d+\n",
+                   err)
+    assert.matches("no answer from rank 1 of 2 on %S+ for 2 s in vote %d+\n", err)
   end)
 
   several("hear of a failure in a script of one's own what it was", function()

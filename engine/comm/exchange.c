@@ -80,6 +80,18 @@ static int tell_note(pf_comm *comm) {
     return pf_fail(note->status < 0 ? note->status : PF_EIO, "%s", note->text);
 }
 
+typedef char where_text[64];
+
+/* Where a rank is: "vote 3 of step 12"; step 0 is before the first, or of ranks that don't say. */
+static const char *place_of(where_text text, uint64_t verb, uint32_t number, uint64_t step) {
+    const char *name = verb < PF_VERBS ? NAMES[verb] : "nothing known";
+    int at = snprintf(text, sizeof(where_text), "%s %u", name, (unsigned)number);
+    if (step)
+        snprintf(text + at, sizeof(where_text) - (size_t)at, " of step %llu",
+                 (unsigned long long)step);
+    return text;
+}
+
 /* A head has come: is it of this verb, and as long as it was expected? */
 static int check_head(pf_comm *comm, const pf_round *round, pf_leg *leg) {
     const pf_verb verb = round->verb;
@@ -96,11 +108,11 @@ static int check_head(pf_comm *comm, const pf_round *round, pf_leg *leg) {
     }
     if (theirs == PF_VERB_FAILURE && expect_note(comm, leg, bytes)) return PF_OK;
     if (head->number != round->number || theirs != (uint64_t)verb) {
-        return pf_fail(PF_ESTATE,
-                       "ranks out of step: %s is at %s %u of step %u, %s at %s %u of step %u", name,
-                       theirs < PF_VERBS ? NAMES[theirs] : "nothing known", (unsigned)head->number,
-                       (unsigned)head->step, pf_comm_name(comm, comm->rank), NAMES[verb],
-                       (unsigned)round->number, (unsigned)(uint32_t)comm->step);
+        where_text its, own;
+        return pf_fail(PF_ESTATE, "ranks out of step: %s is at %s, %s at %s", name,
+                       place_of(its, theirs, head->number, head->step),
+                       pf_comm_name(comm, comm->rank),
+                       place_of(own, verb, round->number, comm->step));
     }
     if (bytes == leg->message.bytes) return PF_OK;
     return pf_fail(PF_ESTATE, "ranks out of step: %s sends %llu bytes in %s %u, not %zu", name,
@@ -142,9 +154,10 @@ static int move(pf_comm *comm, const pf_round *round, pf_leg *leg) {
     }
     int done = 0, bad = comm->transport->test(comm->transport->self, leg->ticket, &done);
     if (bad) {
-        return pf_fail(PF_EIO, "%s: the transport (%s) failed with %d in %s %u of step %llu",
+        where_text place;
+        return pf_fail(PF_EIO, "%s: the transport (%s) failed with %d in %s",
                        pf_comm_name(comm, leg->message.rank), comm->transport->name, bad,
-                       NAMES[round->verb], (unsigned)round->number, (unsigned long long)comm->step);
+                       place_of(place, round->verb, round->number, comm->step));
     }
     if (!done) return 0;
     if (leg->at == PF_LEG_HEAD && !leg->out) PF_TRY(check_head(comm, round, leg));
@@ -191,18 +204,19 @@ static int too_late(const pf_comm *comm, const pf_round *round) {
                        "OMPI_MCA_btl_tcp_if_include=eth0",
                        whom(comm, round), comm->timeout);
     }
-    return pf_fail(PF_EIO, "no answer from %s for %.3g s in %s %u of step %llu", whom(comm, round),
-                   patience(comm), NAMES[round->verb], (unsigned)round->number,
-                   (unsigned long long)comm->step);
+    where_text place;
+    return pf_fail(PF_EIO, "no answer from %s for %.3g s in %s", whom(comm, round), patience(comm),
+                   place_of(place, round->verb, round->number, comm->step));
 }
 
 /* Said once a wait, long before it is given up. */
 static bool tell_wait(const pf_engine *engine, const pf_round *round, double waited) {
     const pf_comm *comm = engine->comm;
     if (waited < comm->timeout / 6) return false;
-    pf_log(engine, PF_LOG_WARN, "ranks: waiting for %s for %.3g s in %s %u of step %llu",
-           whom(comm, round), waited, NAMES[round->verb], (unsigned)round->number,
-           (unsigned long long)comm->step);
+    where_text place;
+    pf_log(engine, PF_LOG_WARN, "ranks: %s has waited for %s for %.3g s in %s",
+           pf_comm_name(comm, comm->rank), whom(comm, round), waited,
+           place_of(place, round->verb, round->number, comm->step));
     return true;
 }
 
@@ -282,9 +296,9 @@ int pf_round_fail(pf_engine *engine, int status) {
     pf_comm_break(comm, status);
     if (comm->held > 0) {
         pf_log(engine, PF_LOG_WARN,
-               "ranks: %d messages are still under way in %s, and what they read or write must "
-               "stay: end this process soon",
-               comm->held, comm->transport->name);
+               "ranks: %d message%s still under way in %s, and what is read or written by that "
+               "must stay: end this process soon",
+               comm->held, comm->held == 1 ? " is" : "s are", comm->transport->name);
     }
     return status;
 }

@@ -242,7 +242,8 @@ function ranks.fail(problem)
     here:close() -- nobody ends before it is said
     return { code = problem.code, message = "" }
   end
-  return { code = here:lost() and 75 or problem.code, message = problem.message,
+  local silent = problem.code == 130 and place ~= 0 -- whoever was stopped knows it
+  return { code = here:lost() and 75 or problem.code, message = silent and "" or problem.message,
            lost = here:lost() }
 end
 
