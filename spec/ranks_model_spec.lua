@@ -317,8 +317,8 @@ describe("performer bench ranks", function()
     end
   end)
 
-  it("prints a table, with what it was played on above it", function()
-    local out = good "bench ranks --simulate --hosts 3 --way data --link 50:117 --params 1000"
+  it("prints a table, with what it was played on above it, and what it says below", function()
+    local out, err = good "bench ranks --simulate --hosts 3 --way data --link 50:117 --params 1000"
     local lines = {}
     for line in out:gmatch "[^\n]+" do lines[#lines + 1] = line end
     assert.matches("^bench ranks: played, not measured: link 50 us, 117 MB/s; a host 1200 GFLOP/s, "
@@ -326,6 +326,10 @@ describe("performer bench ranks", function()
     assert.matches("^way +sum +ranks +hosts +step ms +talk ms +efficiency", lines[2])
     assert.matches("^data +direct +3 +3 .* 0%.0 %%$", lines[3])
     assert.equal(3, #lines)
+    assert.matches("of a host: what the busiest sends in a step", err)
+    assert.is_nil(err:find "rows alone")
+    assert.matches("scan, gather, chain: rows alone",
+                   select(2, good "bench ranks --simulate --hosts 3"))
   end)
 
   it("refuses what can't be, and says what measures", function()

@@ -153,6 +153,17 @@ local function heading(options, shape, link)
     shape.rows == 1 and "" or "s", tools.bytes(shape.state))
 end
 
+--- What columns mean, below the table.
+local function explain(records)
+  cli.say("of a host: what the busiest sends in a step; formula ms: a step by closed formulas, "
+    .. "off: how far what was played is from that")
+  for _, record in ipairs(records) do
+    if record and not record.sum then
+      return cli.say("scan, gather, chain: rows alone; --row-ranks plays the gradient's sum, too")
+    end
+  end
+end
+
 local function picture(records, options)
   local series = {}
   for _, way in ipairs(ranks_model.WAYS) do
@@ -192,6 +203,7 @@ function bench_ranks.run(options)
       end
     end
   end
+  if not options.json and #records > 0 then explain(records) end
   if options.out then picture(records, options) end
 end
 

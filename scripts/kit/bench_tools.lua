@@ -132,6 +132,7 @@ end
 
 local function whole(value) return ("%d"):format(value) end
 local function significant(value) return ("%.4g"):format(value) end
+local function whole_of(value) return ("%.0f"):format(value) end
 local function percent(value) return ("%.1f %%"):format(100 * value) end
 local function ratio(value) return ("%.3f"):format(value) end
 
@@ -194,7 +195,7 @@ local TABLES = {
   ranks = { { "way", "way", -8 }, { "sum", "sum", -8 }, { "ranks", "ranks", 6, whole },
     { "hosts", "hosts", 6, whole }, { "step_ms", "step ms", 9, significant },
     { "talk_ms", "talk ms", 9, significant }, { "efficiency", "efficiency", 10, percent },
-    { "tokens_per_s", "tokens/s", 10, significant },
+    { "tokens_per_s", "tokens/s", 10, whole_of },
     { "bytes_per_host", "of a host", 10, bytes }, { "messages", "messages", 9, whole },
     { "formula_ms", "formula ms", 10, significant },
     { "from_formula", "off", 6, function(v) return percent(math.abs(v)) end } },
