@@ -164,8 +164,21 @@ train_options.rows = ROWS
 
 -- ---- the command line ----
 
+--- A run's settings and records are JSON, which has no other texts: better known before it trains.
+local function check_texts(given)
+  for name, value in pf.sorted(given) do
+    for _, text in ipairs(type(value) == "table" and value or { value }) do
+      if type(text) == "string" and not utf8.len(text) then
+        cli.fail(2, ("train: --%s %s is no UTF-8 text, which a run's records are: rename it"):format(
+          (name:gsub("_", "-")), cli.utf8(text)))
+      end
+    end
+  end
+end
+
 --- Complaints that need no file.
 local function check(options, given)
+  check_texts(given)
   if not options.data and not options.resume then
     cli.fail(2, "train: say what to train on: train FILE, or --data FILE (or --resume FOLDER)")
   end
