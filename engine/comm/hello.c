@@ -29,6 +29,8 @@ enum { CPU_WORDS = 16, NAME = 128 }; /* 1024 processors */
 typedef struct {
     int32_t cpu;               /* the level that its kernels are of */
     int32_t free;              /* processors that it could have */
+    int32_t threads;           /* of its engine */
+    int32_t unused;
     uint64_t bound[CPU_WORDS]; /* those that it has */
     char libc[NAME];
 } particulars;
@@ -138,6 +140,23 @@ static void look_at_binding(pf_comm *comm, const particulars *all) {
     }
 }
 
+/* More threads than processors share them by turns: a rank that computes keeps another from it, for
+ * which all wait. */
+static void look_at_threads(pf_comm *comm, const particulars *all) {
+    for (int r = 0; r < comm->ranks; r++) {
+        int ranks = 0, threads = 0;
+        if (!first_of_host(comm, r)) continue;
+        for (int k = r; k < comm->ranks; k++) {
+            ranks += same_host(comm, k, r);
+            threads += same_host(comm, k, r) ? all[k].threads : 0;
+        }
+        if (ranks < 2 || all[r].free < 1 || threads <= all[r].free) continue;
+        warn(comm, "%d ranks on %s have %d threads and %d cores: start fewer, or give them fewer",
+             ranks, comm->host[r], threads, (int)all[r].free);
+        return;
+    }
+}
+
 void pf_comm_mind_binding(const pf_engine *engine) {
     particulars own = {.cpu = 0};
     find_processors(&own);
@@ -177,7 +196,7 @@ static void look_at_names(pf_comm *comm, const char *all, size_t stride, const c
 
 static int trade_particulars(pf_engine *engine, particulars *all) {
     pf_comm *comm = engine->comm;
-    particulars own = {.cpu = (int32_t)engine->cpu};
+    particulars own = {.cpu = (int32_t)engine->cpu, .threads = engine->threads};
     if (!all) return pf_comm_agree(engine, PF_ENOMEM); /* in place of its part */
     find_processors(&own);
     confstr(_CS_GNU_LIBC_VERSION, own.libc, sizeof own.libc); /* another's: "" */
@@ -185,6 +204,7 @@ static int trade_particulars(pf_engine *engine, particulars *all) {
     take_level(engine, all);
     look_at_names(comm, all->libc, sizeof *all, "exp and log");
     look_at_binding(comm, all);
+    look_at_threads(comm, all);
     comm->place.cpus = count_bits(own.bound), comm->place.cpus_free = own.free;
     return PF_OK;
 }

@@ -341,6 +341,25 @@ static void test_bound(void) {
     for (int r = 0; r < 3 && free > 1; r++) CHECK(strstr(warnings[r], text));
 }
 
+/* A host whose ranks have more threads than it has processors; one rank may have what it likes. */
+static void test_threads(void) {
+    ranks_world w = {.ranks = 3, .hosts = {"n1", "n2", "n1"}};
+    char text[128];
+    ranks_run(&w, look, NULL);
+    const int free = seen[0].cpus_free;
+    const bool fits = free >= 2;
+    for (int r = 0; r < 3; r++) CHECK(!strstr(warnings[r], "start fewer") == fits);
+    w.threads = free;
+    ranks_run(&w, look, NULL);
+    snprintf(text, sizeof text,
+             "2 ranks on n1 have %d threads and %d cores: start fewer, or give them fewer\n",
+             2 * free, free);
+    for (int r = 0; r < 3; r++) {
+        CHECK(strstr(warnings[r], text));
+        CHECK(!strstr(warnings[r], "n2"));
+    }
+}
+
 /* What rank 1 sends has `from` where it says it, and others read `to`. */
 static void replace(const ranks_end *end, char *data, size_t bytes, const char *from, char to) {
     size_t n = strlen(from);
@@ -403,6 +422,7 @@ int main(void) {
     test_levels();
     test_places();
     test_bound();
+    test_threads();
     test_strangers();
     test_transport();
     test_told();
