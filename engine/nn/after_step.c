@@ -36,12 +36,14 @@ static void clear(float *notes, float *block, size_t n) {
 }
 
 static void take(float *notes, float *block, size_t n) {
+    PF_HOLDS(block);
     memcpy(block, notes, n * sizeof *notes);
     clear(notes, block, n);
 }
 
 /* A layer that the tree holds in several places was taken from at the first of them. */
 static void put(float *notes, float *block, size_t n) {
+    PF_HOLDS(block);
     for (size_t i = 0; i < n; i++) notes[i] += block[i];
 }
 

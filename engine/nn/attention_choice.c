@@ -71,6 +71,7 @@ static int fastest(const pf_attention_kind **kind, double *from, double *above, 
         if ((double)shape->length < length || length <= *from) continue;
         *kind = k, *from = length;
     }
+    PF_HOLDS(*kind); /* exact attention, from 0 on */
     return PF_OK;
 }
 

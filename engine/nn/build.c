@@ -316,7 +316,10 @@ static int place_of(const writer *w, const pf_module *m) {
     uint32_t probe = 0;
     uint64_t hash = pf_hash_pointer(m);
     int i;
-    while ((i = pf_index_next(&w->places, hash, &probe)) >= 0 && w->done[i] != m) {}
+    while ((i = pf_index_next(&w->places, hash, &probe)) >= 0) {
+        PF_HOLDS(w->done);
+        if (w->done[i] == m) break;
+    }
     return i;
 }
 

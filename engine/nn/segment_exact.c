@@ -68,6 +68,7 @@ static int add_back(pf_call *c, const pf_link *l, int side) {
     if (status >= 0) status = pf_tensor_fill(grad, 0);
     PF_TRY(pf_comm_collect(c->engine, status, flat ? pf_f32(flat) : NULL,
                            (size_t)floats * sizeof(float), all));
+    PF_HOLDS(all && grad);
     for (int r = 0; r < q->n; r++)
         copy_part(all + r * floats, shape, first, rows_of(q, l->segment), pf_f32(grad), true, true);
     return c->need[side] ? pf_grad_give(c, side, grad) : PF_OK;

@@ -157,6 +157,7 @@ static int rows_forth(const pf_link *l, pf_engine *e, pf_tensor *x, pf_tensor **
         status = trade_forth(l, &h, flat, room);
     else if (l->q->together)
         status = pf_comm_agree(e, status);
+    PF_HOLDS(room || status < 0);
     char *come = room ? room + (size_t)(h.to_next + h.to_last) * h.row : NULL;
     if (status >= 0) status = make_rows(l, x, h.before, (float *)come, &made[BEFORE]);
     if (status >= 0)

@@ -246,6 +246,7 @@ static int add_losses(pf_segmented *q, int status, const double *own, double *lo
     }
     if (status < 0 || !e->comm) status = pf_comm_settle(e, status);
     if (status >= 0) status = pf_comm_collect_all(e, status, own, each, all);
+    PF_HOLDS(all || status < 0);
     for (int s = 0; s < q->n && status >= 0; s++) *loss += all[s];
     if (all) pf_heap_free(e->heap, all, bytes);
     if (each) pf_heap_free(e->heap, each, list);
@@ -258,6 +259,7 @@ static int run_sequence(pf_segmented *q, pf_tensor *target, double *loss) {
     int status = own ? open_sequence(q, target) : PF_ENOMEM;
     status = pf_comm_agree(q->e, status);
     if (status >= 0) {
+        PF_HOLDS(own);
         status = run_all(q);
         if (status < 0 && !q->together && !q->passed) pf_comm_pass_failure(q->e, status);
         for (int s = q->first; s < q->last; s++) own[s - q->first] = q->run[s - q->first].loss;

@@ -160,6 +160,7 @@ int pf_watch_share(pf_engine *e, pf_module *m) {
     float *block = pf_heap_alloc(e->heap, (size_t)n * sizeof *block);
     int status = pf_comm_agree_on(e, block ? PF_OK : PF_ENOMEM, &word);
     if (status >= 0 && word.most > 0) {
+        PF_HOLDS(block);
         carry(m, block, false);
         status = pf_comm_share(e, PF_OK, word.most_of, block, (size_t)n * sizeof *block);
         if (status >= 0) carry(m, block, true);

@@ -96,7 +96,7 @@ int pf_want(const pf_call *c, int i, pf_dtype dtype) {
     return pf_tensor_check(c->in[i], dtype, c->op->name, pf_op_arg_name(c->op, i));
 }
 
-int pf_shape_fail(const pf_call *c, const char *format, ...) {
+int(pf_shape_fail)(const pf_call *c, const char *format, ...) {
     char inputs[480], why[320];
     va_list args; /* first: they may lie in buffers that names rotate through */
     va_start(args, format);

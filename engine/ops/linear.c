@@ -26,6 +26,7 @@ static int weight_mismatch(const pf_call *c) {
 static int linear_shape(pf_call *c) {
     const pf_tensor *x = c->in[X], *w = c->in[WEIGHT], *b = c->in[BIAS];
     int64_t shape[PF_MAX_RANK];
+    PF_HOLDS(x && w);
     for (int i = 0; i < 3; i++)
         if (c->in[i]) PF_TRY(pf_want(c, i, PF_F32));
     if (x->rank < 1) return pf_shape_fail(c, "x needs at least one dimension");

@@ -195,7 +195,7 @@ static int order_forward(pf_call *c) {
 }
 
 static int order_backward(pf_call *c) {
-    int order[PF_MAX_RANK], back[PF_MAX_RANK];
+    int order[PF_MAX_RANK], back[PF_MAX_RANK] = {0};
     pf_tensor *dx;
     if (!c->need[0]) return PF_OK;
     PF_TRY(order_of(c, order));

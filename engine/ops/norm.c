@@ -36,6 +36,7 @@ static int norm_shape(pf_call *c) {
     for (int i = 0; i < c->n_in; i++)
         if (c->in[i]) PF_TRY(pf_want(c, i, PF_F32));
     const pf_tensor *x = c->in[0];
+    PF_HOLDS(x);
     if (x->rank < 1) return pf_shape_fail(c, "x needs a dimension to normalise over");
     int64_t width = x->shape[x->rank - 1];
     if (is_sum(c) && !pf_same_shape(x, c->in[1]))

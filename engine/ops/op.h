@@ -160,6 +160,9 @@ int pf_want(const pf_call *c, int i, pf_dtype dtype);
 
 /* For shape rules: "matmul: a is [2, 3], b is [4, 5]; <format>" and PF_ESHAPE. */
 int pf_shape_fail(const pf_call *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#ifdef __clang_analyzer__ /* see status.h */
+#define pf_shape_fail(c, ...) ((void)pf_shape_fail(c, __VA_ARGS__), PF_ESHAPE)
+#endif
 int pf_want_places(const pf_call *c, int64_t n); /* an i32 holds the place of each of n elements */
 int pf_set_shape(pf_call *c, int o, pf_dtype dtype, int rank, const int64_t *dim);
 int pf_same_as(pf_call *c, int o, int input); /* output o is shaped like input */

@@ -30,6 +30,7 @@ typedef int (*copy_fn)(pf_call *c, pf_tensor *part);
 
 static int each_copy(pf_call *c, const pf_tensor *y, const pf_tensor *x, copy_fn fn) {
     int64_t size[PF_MAX_RANK] = {0}, n[PF_MAX_RANK] = {0}, copies = 1;
+    PF_HOLDS(y->rank >= 0);
     for (int d = 0; d < y->rank; d++) {
         int own = d - (y->rank - x->rank);
         bool unit = own < 0 || x->shape[own] == 1;

@@ -290,16 +290,17 @@ static int64_t stretch_of(const pf_tiles *t) {
 }
 
 /* The partial sums (parts, m, n) of the stretches, then their sum. */
-static int in_stretches(const pf_over_rows *job, pf_tiles *tiles, int64_t stretch) {
+static int in_stretches(const pf_over_rows *job, const pf_tiles *whole, int64_t stretch) {
     const pf_matrix *c = job->c;
-    const int64_t shape[3] = {pf_ceil_div(tiles->a->cols, stretch), c->rows, c->cols};
+    const int64_t shape[3] = {pf_ceil_div(whole->a->cols, stretch), c->rows, c->cols};
     pf_tensor *parts = NULL;
     PF_TRY(pf_tensor_make(&parts, job->engine, PF_F32, 3, shape));
     const pf_matrix to = {.data = pf_f32(parts), .rows = c->rows, .cols = c->cols, .ld = c->cols};
-    tiles->c = &to;
-    tiles->stretch = stretch;
-    tiles->overwrite = true;
-    int status = pf_tiles_run(tiles);
+    pf_tiles tiles = *whole;
+    tiles.c = &to;
+    tiles.stretch = stretch;
+    tiles.overwrite = true;
+    int status = pf_tiles_run(&tiles);
     pf_tensor sum = c->batch; /* its storage and offset; (m, n) contiguous */
     sum.rank = 2;
     sum.shape[0] = c->rows;

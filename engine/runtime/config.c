@@ -254,6 +254,7 @@ int pf_config_push(pf_config *list, pf_config *child) {
     int status = list ? check_child(list, PF_LIST, child) : no_argument("pf_config_push", "list");
     if (status == PF_OK) status = grow(list);
     if (status < 0) return refuse_child(list, child, status);
+    PF_HOLDS(list->child);
     child->parent = list;
     list->child[list->n++] = child;
     return PF_OK;
@@ -270,6 +271,7 @@ int pf_config_set(pf_config *map, const char *key, pf_config *child) {
         status = add_entry(map, key, child);
         return status < 0 ? refuse_child(map, child, status) : PF_OK;
     }
+    PF_HOLDS(map->child);
     map->child[i]->parent = NULL;
     pf_config_free(map->child[i]);
     child->parent = map;

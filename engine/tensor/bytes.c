@@ -93,6 +93,7 @@ static void store(unsigned char *out, size_t bytes, bool big, uint64_t bits) {
 static double value_of(const pf_byte_type *type, uint64_t bits) {
     if (type->exponent > 0) return widen(bits, type->exponent, type->fraction);
     if (type->low == 0) return (double)bits;
+    PF_HOLDS(type->bytes > 0);
     int unused = 64 - 8 * (int)type->bytes; /* the sign runs through them */
     return (double)((int64_t)(bits << unused) >> unused);
 }

@@ -11,7 +11,7 @@
 #include "number.h"
 #include "tensor.h"
 
-enum { EDGE = 3, CELL = 24, TEXT_MAX = 16384 };
+enum { EDGE = 3, MOST = 2 * EDGE, CELL = 24, TEXT_MAX = 16384 };
 
 /* How the numbers of one tensor are written: all alike, in one width. */
 typedef struct {
@@ -34,7 +34,7 @@ static void put(page *p, const char *text) {
 static int shown(int64_t n, int64_t *place) {
     int count = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (n > 2 * EDGE && i == EDGE) {
+        if (n > MOST && i == EDGE) {
             place[count++] = -1;
             i = n - EDGE;
         }
@@ -78,7 +78,7 @@ static void print(page *p, double value) {
 
 /* One row of the innermost dimension, beginning at row-major position `first`. */
 static void row(page *p, int64_t first, int64_t columns, visit_fn visit) {
-    int64_t place[2 * EDGE + 1];
+    int64_t place[MOST + 1];
     int count = shown(columns, place);
     for (int i = 0; i < count; i++) {
         double value = 0.0;
@@ -98,7 +98,7 @@ static void walk(page *p, visit_fn visit) {
     int64_t columns = t->rank > 0 ? t->shape[t->rank - 1] : 1;
     int64_t rows = t->rank > 1 ? t->shape[t->rank - 2] : 1;
     int64_t blocks = t->rank > 2 ? pf_shape_numel(t->rank - 2, t->shape) : 1;
-    int64_t block[2 * EDGE + 1], line[2 * EDGE + 1];
+    int64_t block[MOST + 1], line[MOST + 1];
     int block_count = shown(blocks, block), line_count = shown(rows, line);
     for (int b = 0; b < block_count; b++) {
         bool gap = block[b] < 0;

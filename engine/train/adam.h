@@ -11,18 +11,18 @@
 #define PF_ADAM_OPTIONS(first, second, small)                                                      \
     {.name = "beta1",                                                                              \
      .kind = PF_OPT_NUMBER,                                                                        \
-     .number = first,                                                                              \
+     .number = (first),                                                                            \
      .low = 0,                                                                                     \
      .high = 0.999999,                                                                             \
      .doc = "memory of the mean gradient"},                                                        \
         {.name = "beta2",                                                                          \
          .kind = PF_OPT_NUMBER,                                                                    \
-         .number = second,                                                                         \
+         .number = (second),                                                                       \
          .low = 0,                                                                                 \
          .high = 0.9999999,                                                                        \
          .doc = "memory of the squared gradient"},                                                 \
     {                                                                                              \
-        .name = "eps", .kind = PF_OPT_NUMBER, .number = small, .low = 0, .high = 1,                \
+        .name = "eps", .kind = PF_OPT_NUMBER, .number = (small), .low = 0, .high = 1,              \
         .doc = "added to the root of the squared gradient"                                         \
     }
 

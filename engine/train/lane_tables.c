@@ -155,6 +155,7 @@ int pf_lanes_join_tables(const pf_optimizer *o, pf_engine *e, int status, const 
     if (status >= 0 && !block) status = PF_ENOMEM;
     if (block) carve(&g, block, ranks);
     status = pf_comm_agree(e, status);
+    PF_HOLDS(block || status < 0);
     for (int i = 0; i < o->n && status >= 0; i++)
         if (there[i] && o->entry[i].touched) status = join_table(o, e, i, &g);
     pf_heap_free(e->heap, block, bytes);

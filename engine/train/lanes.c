@@ -219,6 +219,7 @@ static int agree_on_entries(const pf_optimizer *o, pf_engine *e, int status, con
             (*there)[i] |= l->node[k].part[i].dense || l->node[k].part[i].rows.row;
     }
     PF_TRY(pf_comm_collect(e, status, list, bytes, list ? list + bytes : NULL));
+    PF_HOLDS(list);
     PF_TRY(pf_terms_compare(e, list + bytes, bytes));
     for (int r = 1; r <= pf_comm_ranks(e); r++)
         for (int i = 0; i < o->n; i++) (*there)[i] |= (*there)[(size_t)r * bytes + (size_t)i];
@@ -336,6 +337,7 @@ int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status, double lr, double c
     if (status >= 0 && !list) status = PF_ENOMEM;
     status = agree_on_entries(o, e, status, &terms, list, &there);
     const bool begun = status >= 0;
+    PF_HOLDS(there || !begun);
     if (begun) status = join_all(o, e, status, there);
     if (status >= 0) status = pf_lanes_join_tables(o, e, status, there);
     if (status >= 0) status = pf_lanes_join_notes(o, e);

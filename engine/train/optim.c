@@ -381,6 +381,7 @@ static int weigh(const pf_optimizer *o, pf_engine *e, double clip, gradients *g,
     PF_TRY(measure(o, e, status, g, &total, &bad));
     if (norm) *norm = total;
     if (bad >= 0) {
+        PF_HOLDS(g->owner);
         return pf_fail(PF_ENUMERIC,
                        "optimizer: the gradient of '%s' is not finite (after %llu steps); "
                        "nothing was changed",

@@ -10,7 +10,10 @@
 static const double pi = 3.14159265358979323846;
 
 #define WHOLE(option, value, words)                                                                \
-    { .name = option, .kind = PF_OPT_INT, .number = value, .low = 0, .high = 0x1p53, .doc = words }
+    {                                                                                              \
+        .name = (option), .kind = PF_OPT_INT, .number = (value), .low = 0, .high = 0x1p53,         \
+        .doc = (words)                                                                             \
+    }
 #define PEAK                                                                                       \
     {                                                                                              \
         .name = "peak", .kind = PF_OPT_NUMBER, .low = 0, .high = 1e6, .required = true,            \

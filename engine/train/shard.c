@@ -208,6 +208,7 @@ int pf_shard_norm(const pf_optimizer *o, pf_engine *e, int status, pf_tensor *co
     if (status >= 0) status = open_measure(&m, o, e, grads, owner, n);
     if (status >= 0) status = sum_own(&m, o, e, owner);
     status = pf_comm_collect_all(e, status, m.sum ? m.sum + m.own_first : NULL, m.bytes, m.sum);
+    PF_HOLDS(m.sum || status < 0);
     for (int64_t i = 0; i < m.dealt && status >= 0; i++) m.norm.sums[m.block[i]] = m.sum[i];
     if (status >= 0) *norm = pf_norm_tell(&m.norm, more, bad);
     close_measure(&m, e);

@@ -123,6 +123,7 @@ static void round_forward(const pf_hadamard *h, int round, const float *from, fl
     const float *weight = h->weight + round * h->d;
     const int32_t *place = h->place ? h->place + round * h->d : NULL;
     for (int64_t i = rest.first; i < rest.last; i++) {
+        PF_HOLDS(place); /* where it is left out there is no rest */
         vf_store(to + i * VW, vf_mul(vf_set(weight[i]), vf_load(from + place[i] * VW)));
     }
     int radix[PASSES] = {1}, n = radices(h->window, radix);
@@ -154,6 +155,7 @@ static void round_back(const pf_hadamard *h, int round, float *v, float *to, boo
     const float *weight = h->weight + round * h->d;
     const int32_t *place = h->place ? h->place + round * h->d : NULL;
     for (int64_t i = rest.first; i < rest.last; i++) {
+        PF_HOLDS(place); /* where it is left out there is no rest */
         float *at = to + place[i] * VW;
         const vf x = vf_mul(vf_set(weight[i]), vf_load(v + i * VW));
         vf_store(at, add ? vf_add(vf_load(at), x) : x);
