@@ -151,10 +151,10 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     own.word.size = sizeof own.word;
     if (word) PF_TRY(pf_result_give(word, &own.word, sizeof own.word, "comm"));
     if (own.status >= 0) return status;
-    const uint32_t before = comm->failed;
     comm->failed = comm->number;
+    comm->failures++;
     comm->known = true;
-    if (own.beside) pf_beside_drain(engine, before);
+    if (own.beside) pf_beside_drain(engine);
     status = pf_fail(own.status, "%s", own.text);
     snprintf(comm->said, sizeof comm->said, "%s", pf_last_error());
     return status;

@@ -109,20 +109,21 @@ static int take_all(pf_engine *engine, uint32_t since) {
     return pf_round_wait(engine, turn, &d);
 }
 
-void pf_beside_count_since(pf_comm *comm, uint32_t vote) {
+void pf_beside_count_since(pf_comm *comm, uint32_t failures) {
     pf_beside *b = &comm->beside;
-    if (b->since == vote) return;
-    b->rounds = 0, b->since = vote, b->spoiled = false;
+    if (b->since == failures) return;
+    b->rounds = 0, b->since = failures, b->spoiled = false;
     memset(b->count, 0, count_bytes(comm));
 }
 
-void pf_beside_drain(pf_engine *engine, uint32_t vote) {
+void pf_beside_drain(pf_engine *engine) {
     pf_comm *comm = engine->comm;
     pf_beside *b = &comm->beside;
-    pf_beside_count_since(comm, vote);
+    const uint32_t since = comm->failures - 1;
+    pf_beside_count_since(comm, since);
     b->turn = NULL, b->context = NULL; /* from here on it is ours to move */
     int status = tell_counts(engine);
-    if (status >= 0) status = take_all(engine, vote);
+    if (status >= 0) status = take_all(engine, since);
     if (status >= 0) comm->held = comm->transport->cancel(comm->transport->self);
     if (status >= 0 && comm->held > 0)
         status = pf_fail(PF_EIO, "sum over ranks: %d messages can't be taken back", comm->held);

@@ -73,7 +73,7 @@ enum {
     PF_SIDE_PAIR = 32,       /* messages of a round from one rank to another */
     PF_SIDE_TAGS = PF_SIDE_ROUNDS * PF_SIDE_PAIR,
     PF_SIDE_FIRST = 1 << 13, /* tag: above those of other rounds, below those of groups */
-    PF_SIDE_TALKS = 16       /* so many failed votes have tags of their own */
+    PF_SIDE_TALKS = 16       /* so many votes that fail, one after the other, have other tags */
 };
 
 /* Of one other rank, for each tag: messages to it that were begun, those from it that are awaited
@@ -86,8 +86,8 @@ typedef struct {
     int (*turn)(void *context, const struct pf_round **left); /* NULL: nothing goes on */
     void *context;
     struct pf_round *round[PF_SIDE_ROUNDS]; /* that are under way, or NULL */
-    uint32_t rounds;            /* so many were begun since the vote that failed last, which is */
-    uint32_t since;             /* this one */
+    uint32_t rounds;            /* so many were begun since the vote that failed last, when */
+    uint32_t since;             /* so many had failed */
     bool spoiled;               /* some of them were given up, and others don't know it */
     pf_beside_count *count;     /* of each rank */
     float *waste;               /* PF_SIDE_PIECE numbers that nobody needs */
@@ -114,6 +114,7 @@ struct pf_comm {
     uint32_t number;         /* of the last vote, with which every verb begins */
     uint32_t failed;         /* of the last one that failed ... */
     char said[PF_COMM_TEXT]; /* ... and what all heard then */
+    uint32_t failures;       /* votes that have failed */
     uint64_t step;
     int broken; /* < 0: the status of every verb from now on, with the message `why` */
     int held;   /* messages that the transport could not give up then, and their memory */
@@ -166,12 +167,12 @@ int pf_round_fail(pf_engine *engine, int status);
 /* ---- drain.c ---- */
 int pf_beside_open(pf_engine *engine);
 void pf_beside_close(pf_engine *engine, pf_comm *comm);
-/* Rounds are counted since that vote, which failed. */
-void pf_beside_count_since(pf_comm *comm, uint32_t vote);
+/* Rounds are counted anew when so many votes have failed. */
+void pf_beside_count_since(pf_comm *comm, uint32_t failures);
 /* Behind a vote that failed, where rounds went on beside it on some rank: takes in what others have
- * sent since `vote`, the one that failed before, so that nothing is under way any more. A verb; the
- * talk is over where it fails. */
-void pf_beside_drain(pf_engine *engine, uint32_t vote);
+ * sent since the one that failed before, so that nothing is under way any more. A verb; the talk is
+ * over where it fails. */
+void pf_beside_drain(pf_engine *engine);
 
 /* This talk is over: `status` and the message that stands are what every verb says from now on,
  * and messages under way are given up. Without ranks there is none. Returns the status. */

@@ -233,7 +233,7 @@ int pf_scatter_begin(pf_scatter *s, const float *const *own, float *const *sum) 
     if (beside->turn)
         return pf_fail(PF_ESTATE, "sum over ranks: another one is under way; a step ends before "
                                   "the next begins");
-    pf_beside_count_since(comm, comm->failed);
+    pf_beside_count_since(comm, comm->failures);
     if (beside->spoiled)
         return pf_fail(PF_ESTATE, "sum over ranks: the last one was given up on this rank, and "
                                   "the others don't know it");
