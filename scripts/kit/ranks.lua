@@ -62,7 +62,8 @@ local LARGEST <const> = 1 << 20
 --- The text of a small file, such as a model's script, or "".
 local function text_of(path)
   local file = io.open(path, "rb")
-  local text = file and file:seek "end" <= LARGEST and file:seek "set" and file:read "a"
+  local size = file and file:seek "end" or LARGEST + 1 -- of a pipe there is none
+  local text = file and size <= LARGEST and file:seek "set" and file:read "a"
   if file then file:close() end
   return text or ""
 end
