@@ -188,6 +188,36 @@ describe("a script of one's own on several ranks", function()
     assert.matches("no answer from rank 1 of 2 on %S+ for 2 s in vote %d+\n", err)
   end)
 
+  several("hear what is wrong with what one of them gives a verb, and go on", function()
+    support.write(path "given.lua", [[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 5 })
+      local round = {}
+      round.round = round
+      local function given(bad, well) return ranks.rank == 1 and bad or well end
+      for i, case in ipairs {
+        { "share", "a function is no plain data", given(print, 1), 1 },
+        { "share", "or one that is in itself", given(round, 1), 1 },
+        { "share", "there is no rank 7 among 2", 1, given(7, 0) },
+        { "share_bytes", "texts are needed, got boolean", given(true, ""), 1 },
+        { "share_bytes", "there is no rank x among 2", "", given("x", 0) },
+        { "share_file", "there is no rank %-1 among 2", "memory:a", "memory:b", given(-1, 1) },
+        { "collect", "a tensor is no plain data", given(pf.zeros(2), 1) },
+        { "collect_bytes", "texts are needed, got table", given({}, "") },
+        { "sum", "numbers are needed, got string", 1, given("x", 1) },
+        { "most", "numbers are needed, got string", given("x", 1) },
+        { "row_ranks", "must be a whole one, got 0.5", given(0.5, 1) } } do
+        local name, want = case[1], case[2]
+        local _, message = pcall(ranks[name], ranks, table.unpack(case, 3))
+        local told = tostring(message)
+        assert(told:find("rank 1 of 2 on ", 1, true) and told:find(want), told)
+        assert(ranks:sum(i) == 2 * i)
+      end
+      if ranks:first() then print "done" end]])
+    local code, out, err = start(2, path "given.lua")
+    assert.same({ 0, "done\n" }, { code, out }, err)
+  end)
+
   several("hear of a failure in a script of one's own what it was", function()
     support.write(path "own.lua", [[
       local ranks <close> = assert(require "performer".ranks.open { timeout = 10 })

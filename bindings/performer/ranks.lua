@@ -12,7 +12,8 @@
 --   optimizer:step()
 --
 -- What must hold: every rank calls the same verbs in the same order. A failure in a verb is raised
--- on all; one of a rank alone too, at the next verb, where its scope tells it (<close>, or settle).
+-- on all, also one in what a single rank gives it (refuse); one of a rank alone too, at the next
+-- verb, where its scope tells it (<close>, or settle).
 -- A rank that does not answer within the timeout ends the talk for good.
 local core = require "performer.core"
 local plain = require "performer.plain"
@@ -44,6 +45,30 @@ local function open(options)
   return setmetatable(ranks, Ranks)
 end
 
+--- Of what is wrong with what this rank gives a verb, which begins with a vote, the others hear at
+-- that: they would wait for it else, or take its next verb for this one.
+local function refuse(self, format, ...)
+  local message, told = format:format(...), nil
+  if self.size > 1 then told = select(2, self:settle(message)) end
+  util.fail("%s", told or message)
+end
+
+local function check_rank(self, verb, rank)
+  if math.type(rank) == "integer" and rank >= 0 and rank < self.size then return rank end
+  refuse(self, "ranks:%s: there is no rank %s among %d", verb, tostring(rank), self.size)
+end
+
+local function check_type(self, verb, value, kind)
+  if type(value) == kind then return value end
+  refuse(self, "ranks:%s: %s are needed, got %s", verb, kind == "string" and "texts" or "numbers",
+    core.kind(value))
+end
+
+local function pack_plain(self, value)
+  local fine, text = pcall(plain.pack, value)
+  return fine and text or refuse(self, "%s", text)
+end
+
 --- Is this rank 0, which writes and speaks for all?
 function Ranks:first() return self.rank == 0 end
 
@@ -72,6 +97,9 @@ function Ranks:at(step) core.comm_at(step) end -- luacheck: ignore 212
 --- lanes are of such a group of ranks: ranks 0 to n - 1 have the first ones together. n divides the
 --- ranks; until this is called all share each row.
 function Ranks:row_ranks(n)
+  if not math.tointeger(n) then
+    refuse(self, "ranks:row_ranks: the number of ranks must be a whole one, got %s", tostring(n))
+  end
   core.comm_row_ranks(n)
   self.row = n
 end
@@ -109,21 +137,21 @@ function Ranks:any(...) -- luacheck: ignore 212
 end
 
 --- Which rank has the largest number (of several the first), and the number.
-function Ranks:most(number) -- luacheck: ignore 212
-  local words = { core.comm_agree(0, 0, 0, 0, 0, number) }
+function Ranks:most(number)
+  local words = { core.comm_agree(0, 0, 0, 0, 0, check_type(self, "most", number, "number")) }
   return words[7], words[6]
 end
 
 --- A list of the texts (bytes) that the ranks have, in order.
-function Ranks:collect_bytes(text) -- luacheck: ignore 212
-  return core.comm_collect(text)
+function Ranks:collect_bytes(text)
+  return core.comm_collect(check_type(self, "collect_bytes", text, "string"))
 end
 
 --- A list of what every rank has, in order: plain data (numbers, texts, booleans, tables of these).
 function Ranks:collect(value)
   if self.size == 1 then return { value } end
-  local list = {}
-  for i, text in ipairs(self:collect_bytes(plain.pack(value))) do list[i] = plain.unpack(text) end
+  local list = self:collect_bytes(pack_plain(self, value))
+  for i, text in ipairs(list) do list[i] = plain.unpack(text) end
   return list
 end
 
@@ -168,11 +196,7 @@ end
 --- agreed upon first.
 function Ranks:sum(...)
   local own = table.pack(...)
-  for i = 1, own.n do
-    if type(own[i]) ~= "number" then
-      util.fail("ranks:sum: numbers are needed, got %s", core.kind(own[i]))
-    end
-  end
+  for i = 1, own.n do check_type(self, "sum", own[i], "number") end
   if self.size == 1 then return ... end
   local whole = own.n <= 4 and are_whole(own)
   local words = whole and { core.comm_agree(0, table.unpack(own, 1, own.n)) }
@@ -184,10 +208,7 @@ end
 --- What rank `from` (0) has: plain data, which is returned, whatever the others give; of a tensor,
 --- or of a model's tensors, that all have, the numbers, in place.
 function Ranks:share(value, from)
-  from = from or 0
-  if math.type(from) ~= "integer" or from < 0 or from >= self.size then
-    util.fail("ranks:share: there is no rank %s among %d", tostring(from), self.size)
-  end
+  from = check_rank(self, "share", from or 0)
   local kind = core.kind(value)
   if kind == "module" then
     for _, tensor in util.sorted(value:tensors()) do core.comm_share_tensor(from, tensor) end
@@ -199,20 +220,23 @@ function Ranks:share(value, from)
   end
   if self.size == 1 then return value end
   local text -- of the others nothing is asked, lest they say it in another way
-  if self.rank == from then text = plain.pack(value) end
+  if self.rank == from then text = pack_plain(self, value) end
   return (plain.unpack(core.comm_share(from, text)))
 end
 
 --- The bytes that rank `from` (0) has, whatever this one gives.
 function Ranks:share_bytes(bytes, from)
+  from = check_rank(self, "share_bytes", from or 0)
   if self.size == 1 then return bytes end
-  return core.comm_share(from or 0, self.rank == (from or 0) and bytes or nil)
+  local own = self.rank == from and check_type(self, "share_bytes", bytes, "string") or nil
+  return core.comm_share(from, own)
 end
 
 --- The file `path` of rank `from` (0) becomes the file `to` of all others, piece by piece; `to` is
 --- written whole, and may be one in memory.
 function Ranks:share_file(path, to, from)
-  if self.size > 1 then core.comm_share_file(from or 0, path, to) end
+  from = check_rank(self, "share_file", from or 0)
+  if self.size > 1 then core.comm_share_file(from, path, to) end
 end
 
 --- Says that this rank has failed, at whatever verb the others are. Whether all know of a failure
