@@ -18,10 +18,13 @@ function lanes.check_options(options)
   end
 end
 
---- The largest number up to `most` that divides `rows`.
-local function divisor(rows, most)
-  while rows % most ~= 0 do most = most - 1 end
-  return most
+--- The number next to `n` that divides `rows`, and that so many ranks can have; nil: none.
+local function divisor(rows, n)
+  for apart = 1, rows do
+    for _, lanes in ipairs { n - apart, n + apart } do
+      if lanes >= ranks.size() and lanes <= rows and rows % lanes == 0 then return lanes end
+    end
+  end
 end
 
 --- A fresh run has a part of a step for each rank.
@@ -33,8 +36,10 @@ end
 
 local function check_batch(settings, n)
   if settings.batch % n == 0 then return end
-  cli.fail(2, ("train: --batch %d is not divided by its %d lanes; try --lanes %d, or --batch %d")
-    :format(settings.batch, n, divisor(settings.batch, n), math.ceil(settings.batch / n) * n))
+  local lanes_wanted = divisor(settings.batch, n)
+  cli.fail(2, ("train: --batch %d is not divided by its %d lanes; try %s--batch %d"):format(
+    settings.batch, n, lanes_wanted and ("--lanes %d, or "):format(lanes_wanted) or "",
+    math.ceil(settings.batch / n) * n))
 end
 
 --- The parts of a step's batch. With --segments each row of one is in so many again, and

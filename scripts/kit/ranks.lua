@@ -225,6 +225,20 @@ local function told(problem)
   return message ~= "" and message or ("left, with exit code %s"):format(problem.code or 1)
 end
 
+-- Where ranks have not opened, mpirun ends all when the first ends: what is wrong for all is rank
+-- 0's to say, and what is wrong here alone can only be said by who has outlived that.
+local OWN_FAULT <const> = "sleep 3"
+
+--- What this rank, which is not the first, has to say when it fails before the ranks are open.
+local function fault_of_one(problem)
+  local message = problem.message or ""
+  if message == "" or problem.code == 130 or not os.execute(OWN_FAULT) then return "" end
+  local file = io.open "/proc/sys/kernel/hostname"
+  local host = file and file:read "l"
+  if file then file:close() end
+  return ("rank %d of %d on %s: %s"):format(place, launched, host or "its host", message)
+end
+
 --- A command has failed here with `problem` { code, message }: the others hear of it at their next
 -- verb. What is to be said and done: { code, message }, where an empty message is for others to
 -- say; lost: the ranks can't end together.
@@ -232,8 +246,7 @@ function ranks.fail(problem)
   if not ranks.several() then return problem end
   if not here then
     if place == 0 then return problem end
-    os.execute "sleep 1" -- mpirun ends all when the first ends, and rank 0 has something to say
-    return { code = problem.code, message = "" }
+    return { code = problem.code, message = fault_of_one(problem) }
   end
   local known = here:settle(told(problem))
   if known then -- rank 0's message is its own, or that of the rank that failed
