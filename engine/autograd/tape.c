@@ -109,6 +109,7 @@ void pf_tape_abandon(pf_engine *engine) {
         engine->tape = t->outer;
         t->outer = NULL;
         t->engine = NULL;
+        t->watch = NULL; /* who watches may go before the walk ends */
     }
 }
 
@@ -262,7 +263,8 @@ static void restore_call(pf_call *c, pf_tape *tape, pf_node *node) {
 }
 
 static int walk_node(pf_tape *tape, pf_node *node) {
-    PF_TRY(pf_progress_at(tape->engine, "going back", tape->n - (node - tape->nodes), tape->n));
+    pf_engine *e = tape->engine;
+    PF_TRY(pf_progress_at(e, "going back", tape->n - (node - tape->nodes), tape->n));
     PF_TRY(pf_leaves_look(tape));
     PF_TRY(check_alive(node));
     PF_TRY(pf_check_unchanged(tape, node));
@@ -270,11 +272,13 @@ static int walk_node(pf_tape *tape, pf_node *node) {
     restore_call(&c, tape, node);
     pf_walk walk = {.sink = {.ops = &pf_walk_ops}, .tape = tape, .node = node};
     c.grad_context = &walk;
-    int before = pf_finite_return(tape->engine, node);
+    int before = pf_finite_return(e, node);
     int status = pf_call_backward(&c);
+    if (status >= 0 && !tape->engine) /* by what it called */
+        status = pf_fail(PF_ESTATE, "backward: its engine has closed meanwhile");
     status = pf_walk_fold(&walk, &c, status);
-    if (status >= 0 && pf_finite_looks(tape->engine)) status = pf_finite_backward(tape, node);
-    pf_finite_leave(tape->engine, before);
+    if (status >= 0 && pf_finite_looks(e)) status = pf_finite_backward(tape, node);
+    pf_finite_leave(e, before);
     if (status >= 0) return PF_OK;
     if (status == PF_ECANCEL || status == PF_ELIMIT) return status;
     return pf_fail_in(status, "backward of %s", node->op->name);
@@ -341,6 +345,7 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
                          int64_t n_outs) {
     PF_TRY(check_walk(tape));
     for (int64_t i = 0; i < n_outs; i++) PF_TRY(check_loss(tape, outs[i], seeds[i]));
+    pf_engine *e = pf_engine_retain(tape->engine); /* should what a node calls close it */
     tape->walked = tape->walking = true;
     pf_leaves_begin(tape);
     /* From the last node to the first: when one is met, all that reads its outputs has been
@@ -358,6 +363,7 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
     for (int64_t n = 0; n < tape->n; n++) drop_edges(tape, &tape->nodes[n]);
     tape->walking = false;
     if (tape->doomed) pf_tape_close(&tape);
+    pf_engine_release(&e);
     return status < 0 ? status : PF_OK;
 }
 
