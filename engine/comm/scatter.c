@@ -42,6 +42,9 @@ struct pf_scatter {
     size_t room_bytes, leg_bytes, list_bytes;
 };
 
+/* The talk of all ranks, also while rows are shared, when the engine's is that of a group. */
+static pf_comm *talk_of(const pf_scatter *s) { return s->engine->own[PF_OWN_RANKS].thing; }
+
 /* ---- making ---- */
 
 static int legs_of(const pf_scatter *s) {
@@ -223,7 +226,7 @@ static int turn(void *context, const pf_round **left) {
 }
 
 bool pf_scatter_goes_on(const pf_scatter *s) {
-    const pf_comm *comm = s->engine->comm;
+    const pf_comm *comm = talk_of(s);
     return s->begun && comm && comm->broken >= 0 && comm->beside.context == s;
 }
 
@@ -246,7 +249,7 @@ int pf_scatter_begin(pf_scatter *s, const float *const *own, float *const *sum) 
 }
 
 static void leave(pf_scatter *s) {
-    pf_comm *comm = s->engine->comm;
+    pf_comm *comm = talk_of(s);
     if (comm && comm->beside.context == s) comm->beside.turn = NULL, comm->beside.context = NULL;
     for (int i = 0; i < PF_SIDE_ROUNDS; i++) s->flight[i].under_way = false;
     s->n_flying = 0;
@@ -280,7 +283,7 @@ bool pf_scatter_waits(const pf_scatter *s) {
 }
 
 void pf_scatter_drop(pf_scatter *s, int status) {
-    pf_comm *comm = s->engine->comm;
+    pf_comm *comm = talk_of(s);
     if (!s->begun) return;
     s->held |= comm && comm->held > 0;
     for (int i = 0; i < PF_SIDE_ROUNDS; i++) s->held |= s->flight[i].round.held;
@@ -296,7 +299,7 @@ void pf_scatter_drop(pf_scatter *s, int status) {
 
 /* No round begins any more; those that have are moved on by the drain. */
 void pf_scatter_leave(pf_scatter *s, void (*let_go)(void *left), void *left) {
-    pf_beside *beside = &s->engine->comm->beside;
+    pf_beside *beside = &talk_of(s)->beside;
     beside->spoiled = true;
     beside->turn = NULL, beside->context = NULL;
     beside->left = left, beside->let_go = let_go;

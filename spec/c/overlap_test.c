@@ -359,6 +359,28 @@ static int give_up_alone(pf_engine *e, int rank, void *context) {
     return status;
 }
 
+/* An optimizer that is closed while another's rows are shared by a group: what is on its way stays
+ * until all ranks know. */
+static int close_in_group(pf_engine *e, int rank, void *context) {
+    training t = {.model = PLAIN, .lanes = 2, .overlaps = ALL, .group = 300};
+    pf_module *m = NULL;
+    pf_optimizer *o = NULL;
+    int *wrong = context;
+    PF_TRY(begin_two(e, &m, &o));
+    PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
+    pf_comm *all = pf_comm_enter_row(e);
+    pf_optimizer_close(&o);
+    pf_comm_leave_row(e, all);
+    *wrong += !all->beside.left;
+    pf_module_release(&m);
+    *wrong += pf_comm_agree(e, rank == 1 ? pf_fail(PF_EHOST, "no more") : PF_OK) != PF_EHOST;
+    *wrong += all->beside.left != NULL;
+    PF_TRY(begin_two(e, &m, &o));
+    PF_TRY(run_lane(e, m, o, &t, 2, rank, true));
+    PF_TRY(pf_optimizer_fold(o, e));
+    return end_two(e, &m, &o);
+}
+
 /* What ranks agree on in the midst of a step ends it, whoever has sent how much. */
 static int vote_between(pf_engine *e, int rank, void *context) {
     training t = {.model = PLAIN, .lanes = 2, .overlaps = 1, .group = 300};
@@ -514,6 +536,7 @@ int main(void) {
     run_two(add_later);
     run_two(give_up);
     run_two(give_up_alone);
+    run_two(close_in_group);
     run_two(vote_between);
     run_two(call_within);
     run_two(walk_later);
