@@ -120,7 +120,17 @@ describe("train in lanes", function()
     assert.equal(0, code, err)
     code, _, err = start(4, ("train --resume %s --steps 13 --row-ranks 3"):format(path "pairs"))
     assert.equal(2, code)
-    assert.truthy(err:find("--row-ranks 3 does not divide the 4 ranks", 1, true), err)
+    assert.truthy(err:find("--row-ranks 3 does not divide the 4 ranks; leave it out, or start 6", 1,
+                           true), err)
+    code, _, err = start(5, ("train --resume %s --steps 13"):format(path "pairs"))
+    assert.equal(2, code) -- its lanes stay
+    assert.truthy(err:find("3 segments at a time; start 4 ranks, or 6", 1, true), err)
+  end)
+
+  several("tells of attention that looks at keys what has no states of rows", function()
+    local code, _, err = start(3, segments("keys", "--steps 2 --attention exact"))
+    assert.equal(1, code, err)
+    assert.matches("causal models with linear attention; .*take attention = \"favor\"", err)
   end)
 
   --- How a run ends whose steps are far too large, from the step on.

@@ -315,12 +315,15 @@ static int check_rows(const pf_segmented *q, pf_tensor *target) {
                    pf_shape_of(q->x));
 }
 
-/* Documents of attention that sees the future would go on to both sides. */
+/* Documents of attention that sees the future would go on to both sides; one that looks at keys of
+ * other segments doesn't know where a document began. */
 static int check_model(const pf_segmented *q) {
     PF_TRY(check_all(q->m, q->chain || !q->together));
     if (!q->pass.documents || q->n == 1 || !pf_module_whole(q->m)) return PF_OK;
-    return pf_fail(PF_EINVAL, "packed documents go through segments in causal models; this one "
-                              "sees the future: give each document a row");
+    return pf_fail(PF_EINVAL,
+                   "packed documents go through segments in causal models with linear attention; "
+                   "this one sees the future, or keys of other segments themselves: take attention "
+                   "= \"favor\", or give each document a row");
 }
 
 static int check(pf_segmented *q, pf_tensor *target) {

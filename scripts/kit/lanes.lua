@@ -21,8 +21,8 @@ end
 --- The number next to `n` that divides `rows`, and that so many ranks can have; nil: none.
 local function divisor(rows, n)
   for apart = 1, rows do
-    for _, lanes in ipairs { n - apart, n + apart } do
-      if lanes >= ranks.size() and lanes <= rows and rows % lanes == 0 then return lanes end
+    for _, near in ipairs { n - apart, n + apart } do
+      if near >= ranks.size() and near <= rows and rows % near == 0 then return near end
     end
   end
 end
@@ -47,32 +47,45 @@ end
 function lanes.of_rows(settings) return settings.lanes // (settings.segments or 1) end
 
 --- How many ranks share a row, each of which has `segments`, when `n` rows at a time are to be had;
--- nil: it doesn't come out. wish: --row-ranks.
-local function row_ranks(segments, n, wish)
-  for share = math.min(segments, ranks.size()), 1, -1 do
-    local groups = ranks.size() // share
-    if ranks.size() % share == 0 and (not n or groups <= n) and (not wish or share == wish) then
+-- nil: it doesn't come out. wish: --row-ranks; size: ranks, other than there are.
+local function row_ranks(segments, n, wish, size)
+  size = size or ranks.size()
+  for share = math.min(segments, size), 1, -1 do
+    local groups = size // share
+    if size % share == 0 and (not n or groups <= n) and (not wish or share == wish) then
       return share
     end
   end
 end
 
---- The same, or the end.
-local function need_row_ranks(segments, n, wish)
+--- "2 ranks, or 4": those next to what there is that can go on with a run's rows.
+local function other_ranks(segments, n, wish)
+  local less, most = ranks.size(), (wish or segments) * n
+  repeat less = less - 1 until less == 0 or row_ranks(segments, n, wish, less)
+  local more = ranks.size()
+  repeat more = more + 1 until more > most or row_ranks(segments, n, wish, more)
+  if less == 0 or more > most then return cli.count(less == 0 and more or less, "rank") end
+  return ("%s, or %d"):format(cli.count(less, "rank"), more)
+end
+
+--- The same, or the end. begun: a run whose lanes stay.
+local function need_row_ranks(segments, n, wish, begun)
   local share = row_ranks(segments, n, wish)
   if share then return share end
   local size = ranks.size()
   if wish and size % wish ~= 0 then
-    cli.fail(2, ("train: --row-ranks %d does not divide the %s"):format(wish,
-      cli.count(size, "rank")))
+    cli.fail(2, ("train: --row-ranks %d does not divide the %s; leave it out, or start %d"):format(
+      wish, cli.count(size, "rank"), (size // wish + 1) * wish))
   elseif wish and wish > segments then
     cli.fail(2, ("train: --row-ranks %d, but rows are in %s: at most so many ranks share one")
       :format(wish, cli.count(segments, "segment")))
   end
   n = n or 1
-  cli.fail(2, ("train: %s can't share %s of rows in %s at a time; give --lanes %d, or start %s")
-    :format(cli.count(size, "rank"), cli.count(n, "lane"), cli.count(segments, "segment"),
-    size // (wish or row_ranks(segments) or 1), cli.count((wish or segments) * n, "rank")))
+  local lanes_wanted = size // (wish or row_ranks(segments) or 1)
+  cli.fail(2, ("train: %s can't share %s of rows in %s at a time; %sstart %s"):format(
+    cli.count(size, "rank"), cli.count(n, "lane"), cli.count(segments, "segment"),
+    begun and "" or ("give --lanes %d, or "):format(lanes_wanted),
+    other_ranks(segments, n, wish)))
 end
 
 --- Each segment of a row is a lane, or with several lanes of rows a leaf of one.
@@ -130,7 +143,8 @@ function lanes.begin(settings, options, model, optimizer)
   if settings.lanes == 1 then return end
   if settings.segments then
     check_length(settings)
-    ranks.share_rows(need_row_ranks(settings.segments, lanes.of_rows(settings), options.row_ranks))
+    ranks.share_rows(need_row_ranks(settings.segments, lanes.of_rows(settings), options.row_ranks,
+                                    true))
   elseif options.row_ranks then
     cli.fail(2, "train: --row-ranks is for rows in parts, and this run has whole ones")
   end
