@@ -16,8 +16,10 @@
 #include "module.h"
 
 enum { SIDE = 12, PAIRS = SIDE * SIDE, EVERY = 16 };
-/* A head's row: step (in two halves, float holds 24 bits), pairs, mean |x|^2, mean |y|^2, 1
- * until pf_watch_take has read it, then |x + y|^2 and |x - y|^2 of each pair. */
+/* What a look that nobody has taken yet is for. */
+enum { ASKED = 1, DUE = 2 };
+/* A head's row: step (in two halves, float holds 24 bits), pairs, mean |x|^2, mean |y|^2, ASKED or
+ * DUE until pf_watch_take has read it, then |x + y|^2 and |x - y|^2 of each pair. */
 enum {
     STEP_HIGH,
     STEP_LOW,
@@ -91,16 +93,15 @@ static void look_at(const look *l, int64_t head, float *row) {
         }
     }
     row[COUNT] = (float)count;
-    row[FRESH] = 1;
 }
 
 /* Every EVERY-th step looks at the next item of the batch, so that all have their turn; a pass that
- * asks (`watch`) looks at once. Rows that don't lie with stride 1 are left out: it is a sample. */
+ * asks (`watch`) looks at once, and moves no tilt: what is logged is nothing that trains. Rows that don't lie with stride 1 are left out: it is a sample. */
 void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a,
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k) {
     pf_tensor *watch = pf_module_tensor(m, "watch");
-    bool due = pass->training && (pass->watch || pass->step % EVERY == 0);
-    if (!watch || !due || q->shape[0] == 0 || q->stride[3] != 1 || k->stride[3] != 1) return;
+    bool due = pass->step % EVERY == 0, looks = pass->training && (pass->watch || due);
+    if (!watch || !looks || q->shape[0] == 0 || q->stride[3] != 1 || k->stride[3] != 1) return;
     look l = {.kern = e->kern,
               .q = q,
               .k = k,
@@ -113,16 +114,18 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a
         float *row = pf_f32(watch) + h * ROW;
         row[STEP_HIGH] = (float)(pass->step >> 20);
         row[STEP_LOW] = (float)(pass->step & 0xFFFFF);
+        row[FRESH] = due ? DUE : ASKED;
         look_at(&l, h, row);
     }
 }
 
-/* The mean |x + y|^2 of a head, once for each look: what moves a tilt moves it once. */
+/* The mean |x + y|^2 of a head, once for each look that was due: what moves a tilt moves it once. */
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum) {
     pf_tensor *watch = pf_module_tensor(m, "watch");
     float *row = watch ? pf_f32(watch) + head * ROW : NULL;
-    if (!row || row[FRESH] == 0 || row[COUNT] < 1) return false;
-    row[FRESH] = 0;
+    const bool due = row && row[FRESH] == DUE;
+    if (row) row[FRESH] = 0;
+    if (!due || row[COUNT] < 1) return false;
     *sum = 0;
     for (int i = 0; i < (int)row[COUNT]; i++) *sum += (double)row[SUM + i] / (double)row[COUNT];
     return isfinite(*sum);
