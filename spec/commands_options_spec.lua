@@ -27,7 +27,7 @@ local REFUSED = {
   { "--optimizer sgd --beta1 0.5", "%-%-beta1 is for %-%-optimizer adamw or .*; sgd has no" },
   { "--momentum 0.5", "%-%-momentum is for %-%-optimizer sgd or muon; adamw has no" },
   { "--kernel-seed 1e20", "%-%-kernel%-seed: 1e20 is too large" },
-  { "--model '/tmp/a\xff'", "%-%-model .* is no UTF%-8 text, which a run's records are: rename it" },
+  { "--model '/tmp/a\xff'", "%-%-model .* is no UTF%-8 text, which a run's records are: rename" },
   { "--valid '/tmp/a\xff' t.txt", "%-%-valid .* is no UTF%-8 text" },
   { "--lr 0", "%-%-lr must be more than 0" },
   { "--eps -0.5", "%-%-eps must be" },

@@ -27,9 +27,9 @@ enum { CPU_WORDS = 16, NAME = 128 }; /* 1024 processors */
 
 /* What ranks of one version tell of themselves. */
 typedef struct {
-    int32_t cpu;               /* the level that its kernels are of */
-    int32_t free;              /* processors that it could have */
-    int32_t threads;           /* of its engine */
+    int32_t cpu;     /* the level that its kernels are of */
+    int32_t free;    /* processors that it could have */
+    int32_t threads; /* of its engine */
     int32_t unused;
     uint64_t bound[CPU_WORDS]; /* those that it has */
     char libc[NAME];

@@ -96,7 +96,8 @@ static void look_at(const look *l, int64_t head, float *row) {
 }
 
 /* Every EVERY-th step looks at the next item of the batch, so that all have their turn; a pass that
- * asks (`watch`) looks at once, and moves no tilt: what is logged is nothing that trains. Rows that don't lie with stride 1 are left out: it is a sample. */
+ * asks (`watch`) looks at once, and moves no tilt: what is logged is nothing that trains. Rows that
+ * don't lie with stride 1 are left out: it is a sample. */
 void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a,
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k) {
     pf_tensor *watch = pf_module_tensor(m, "watch");
