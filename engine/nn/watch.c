@@ -120,7 +120,7 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a
     }
 }
 
-/* The mean |x + y|^2 of a head, once for each look that was due: what moves a tilt moves it once. */
+/* The mean |x + y|^2 of a head, once for each look that was due: it moves a tilt once. */
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum) {
     pf_tensor *watch = pf_module_tensor(m, "watch");
     float *row = watch ? pf_f32(watch) + head * ROW : NULL;
