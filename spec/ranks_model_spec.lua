@@ -326,7 +326,7 @@ describe("performer bench ranks", function()
     assert.matches("^way +sum +ranks +hosts +step ms +talk ms +efficiency", lines[2])
     assert.matches("^data +direct +3 +3 .* 0%.0 %%$", lines[3])
     assert.equal(3, #lines)
-    assert.matches("of a host: what the busiest sends in a step", err)
+    assert.matches("efficiency: what a rank does beside one alone; of a host: what the busi", err)
     assert.is_nil(err:find "rows alone")
     assert.matches("scan, gather, chain: rows alone",
                    select(2, good "bench ranks --simulate --hosts 3"))

@@ -155,8 +155,8 @@ end
 
 --- What columns mean, below the table.
 local function explain(records)
-  cli.say("of a host: what the busiest sends in a step; formula ms: a step by closed formulas, "
-    .. "off: how far what was played is from that")
+  cli.say("efficiency: what a rank does beside one alone; of a host: what the busiest sends in a "
+    .. "step; formula ms: a step by closed formulas, off: how far what was played is from that")
   for _, record in ipairs(records) do
     if record and not record.sum then
       return cli.say("scan, gather, chain: rows alone; --row-ranks plays the gradient's sum, too")

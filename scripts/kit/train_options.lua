@@ -30,7 +30,7 @@ local OWN = {
     .. "(mpirun, srun; default: the ranks that begin the run)", group = "Run", keep = true },
   { "segments", "positive", nil, "rows in so many parts, which the ranks share, where one row is "
     .. "more than a rank can hold: the same bits on 1 to so many ranks, or with --lanes on so many "
-    .. "times that", group = "Run", keep = true },
+    .. "times that; linear attention only", group = "Run", keep = true },
   { "segment-form", { "scan", "chain" }, nil, "what stands before a part is joined by a scan of "
     .. "states, or a part waits for the one before, which is fewer flops with many rows", "scan",
     group = "Run", keep = true },
