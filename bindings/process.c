@@ -42,6 +42,7 @@ enum { CLEANING = 100000 }; /* instructions, and units in C, that __close has af
 static lua_State *volatile running;      /* for the signal handlers */
 static volatile sig_atomic_t pending;    /* the script was told to stop, and has not heard it */
 static volatile sig_atomic_t leaving;    /* the code that the program is to end with; 0: none yet */
+static char last_words[256];             /* what it says then */
 static volatile sig_atomic_t gone;       /* stopped because nobody reads the output */
 static volatile sig_atomic_t ended = -1; /* process_end's code; -1: by os.exit */
 
@@ -112,16 +113,23 @@ static bool silent;
 static void end_now(int number) {
     static const char text[] = "performer: interrupted\n";
     (void)number;
+    if (leaving && last_words[0] && write(2, last_words, strlen(last_words)) < 0) _exit(leaving);
     if (leaving) _exit(leaving);
     if (silent) _exit(INTERRUPTED);
     if (write(2, text, sizeof text - 1) < 0) _exit(INTERRUPTED);
     _exit(INTERRUPTED);
 }
 
-/* leave(code): this process ends in LATE seconds at the latest, whatever hangs. */
+/* leave(code [, seconds, words]): this process ends in so many seconds (LATE) at the latest, whatever
+ * hangs; with these words, unless it is stopped before. leave(0): it stays. */
 static int leave(lua_State *L) {
+    const lua_Number seconds = luaL_optnumber(L, 2, LATE);
+    const char *words = luaL_optstring(L, 3, "");
+    const bool due = leaving != 0; /* a wish to stop has an alarm of its own */
+    leaving = 0;                   /* whose words are changed */
+    snprintf(last_words, sizeof last_words, words[0] ? "performer: %s\n" : "%s", words);
     leaving = (int)luaL_checkinteger(L, 1);
-    alarm(LATE);
+    if (leaving || due) alarm(leaving ? (unsigned)(seconds < 1e9 ? seconds + 0.5 : 1e9) : 0);
     return 0;
 }
 
@@ -142,6 +150,7 @@ static void on_stop(int number) {
         strike();
         return;
     }
+    if (last_words[0]) leaving = 0; /* it was for what hangs, and this is a wish */
     const int kept = errno, before = atomic_load(&lpf_interrupts);
     const int64_t now = milliseconds();
     if (before == 0 || now - last >= TOGETHER) {

@@ -218,6 +218,17 @@ describe("a script of one's own on several ranks", function()
     assert.same({ 0, "done\n" }, { code, out }, err)
   end)
 
+  several("end with 75 where one never begins MPI", function()
+    support.write(path "opens.lua", "assert(require 'performer'.ranks.open { timeout = 2 })")
+    local began = os.time()
+    local code, _, err = support.shell(mpirun.apart(support.build .. "/bin/performer "
+      .. path "opens.lua", "sleep 60"))
+    assert.is_true(os.time() - began < 50)
+    assert.equal(75, code, err)
+    assert.matches("performer: ranks: rank 0 of 2 waits for the others to begin MPI, and not all "
+      .. "have come in 10 s: one may have ended", err)
+  end)
+
   several("hear of a failure in a script of one's own what it was", function()
     support.write(path "own.lua", [[
       local ranks <close> = assert(require "performer".ranks.open { timeout = 10 })

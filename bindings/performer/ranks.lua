@@ -28,6 +28,23 @@ Ranks.__index = Ranks
 --- before they are opened.
 local function launched() return core.comm_launched() end
 
+-- What begins MPI waits for all ranks, and for one that has ended before for ever. No thread of ours
+-- may call MPI beside it; so where the program is ours it ends when they should have come.
+local TIMEOUT <const>, LEAST <const>, LOST <const> = 60, 10, 75
+
+--- f(...), whose process ends with 75 when it is not back in so many seconds.
+local function in_time(seconds, f, ...)
+  local ours, leave = pcall(require, "performer.leave")
+  local size, rank = launched()
+  if not ours or size < 2 then return f(...) end
+  seconds = math.max(seconds, LEAST)
+  leave(LOST, seconds, ("ranks: rank %d of %d waits for the others to begin MPI, and not all have "
+    .. "come in %.3g s: one may have ended before, or can't be reached"):format(rank, size, seconds))
+  local results = table.pack(f(...))
+  leave(0)
+  return table.unpack(results, 1, results.n)
+end
+
 --- The ranks that a launcher has started, or one: { rank (from 0), size, local_rank, local_size
 --- (those on this machine), transport, hosts }. Options: timeout (60: seconds that a rank is waited
 --- for), file (the plugin; by itself MPI's). nil, message, code where the plugin is missing or sees
@@ -37,7 +54,7 @@ local function open(options)
   if options.timeout ~= nil and type(options.timeout) ~= "number" then
     util.fail("ranks.open: timeout must be a number of seconds, got %s", core.kind(options.timeout))
   end
-  local ok, message, code = core.comm_launch(options)
+  local ok, message, code = in_time(options.timeout or TIMEOUT, core.comm_launch, options)
   if not ok then return nil, message, code end
   local ranks = core.comm_about()
   ranks.waited, ranks.lost = nil, nil -- they change: methods tell

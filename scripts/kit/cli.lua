@@ -83,6 +83,7 @@ function cli.main(body)
   if ok then return ranks.close() end
   if ranks.several() then problem = ranks.fail(thrown(problem)) end
   if type(problem) == "table" and problem.lost then -- nobody waits for it, and it for nobody
+    ranks.let_first_speak()
     io.stderr:write("performer: ", core.term.plain(problem.message, true), "\n")
     require "performer.leave"(problem.code) -- also where the transport hangs in its own end
     ranks.here():abort(problem.code)

@@ -20,17 +20,21 @@ function engine.memory(more)
   return row_of({ "memory", "bytes", nil, "byte budget, such as 4G", own = true }, more)
 end
 
---- What the engine warns of on another rank than the first: of data and folders rank 0 says the
--- same, of the ranks this one may be the only one to know.
+-- A host must know that memory is still in use by a lost talk; a command is about to end.
+local OF_HOSTS <const> = "under way in .* end this process soon"
+
+--- What the engine warns of, where there are several ranks: of data and folders rank 0 says the same
+-- as the others, of the ranks each may be the only one to know.
 local function say_of_ranks(_, message)
-  if message:find "^ranks:" then io.stderr:write("performer: ", message, "\n") end
+  if message:find(OF_HOSTS) or not ranks.first() and not message:find "^ranks:" then return end
+  io.stderr:write("performer: ", message, "\n")
 end
 
 --- Opens the engine as options (threads, memory, seed) say, or ends the command.
 function engine.open(options)
   local ok, message = pcall(pf.open, { threads = options.threads or ranks.threads(),
                                        memory = options.memory, seed = options.seed,
-                                       log = not ranks.first() and say_of_ranks or nil })
+                                       log = ranks.several() and say_of_ranks or nil })
   if ok then return end
   local name, most = tostring(message):match "options%.(%l+) is %-?%d+, must be %d+ to (%d+)"
   if name then

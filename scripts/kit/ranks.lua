@@ -227,16 +227,22 @@ end
 
 -- Where ranks have not opened, mpirun ends all when the first ends: what is wrong for all is rank
 -- 0's to say, and what is wrong here alone can only be said by who has outlived that.
-local OWN_FAULT <const> = "sleep 3"
+local TO_FIRST <const> = "sleep 3"
 
 --- What this rank, which is not the first, has to say when it fails before the ranks are open.
 local function fault_of_one(problem)
   local message = problem.message or ""
-  if message == "" or problem.code == 130 or not os.execute(OWN_FAULT) then return "" end
+  if message == "" or problem.code == 130 or not os.execute(TO_FIRST) then return "" end
   local file = io.open "/proc/sys/kernel/hostname"
   local host = file and file:read "l"
   if file then file:close() end
   return ("rank %d of %d on %s: %s"):format(place, launched, host or "its host", message)
+end
+
+--- Of a talk that is lost rank 0 says what it knows, with which mpirun ends the others; another rank
+-- speaks when that does not come.
+function ranks.let_first_speak()
+  if place ~= 0 then os.execute(TO_FIRST) end
 end
 
 --- A command has failed here with `problem` { code, message }: the others hear of it at their next
