@@ -51,6 +51,22 @@ local CASES = {
       pf.attention.favor(q, k, v, { kernel = pf.kernel.softmax { stabiliser = "reference",
         features = 8 }, documents = ids(1, 3) })
     end },
+    { "items: dim is 4611686018427387904 and value_dim 4; from 1 and from 0 to 1048576", function()
+      pf.attention.items { kernel = pf.kernel.relu {}, dim = 1 << 62, value_dim = 4 }
+    end },
+    { "items: dim is 4 and value_dim %d+; from 1 and from 0 to 1048576", function()
+      pf.attention.items { kernel = pf.kernel.relu {}, dim = 4, value_dim = 1 << 62 }
+    end },
+    { "attention.compare: dim must be a number, got table", function()
+      pf.attention.compare("relu", { dim = {} })
+    end },
+    { "attention.compare: draws must be a number, got function", function()
+      pf.attention.compare("relu", { draws = function() end })
+    end },
+    { "nn.repeated: a count of at most 65536", function() nn.repeated(1 << 62, type) end },
+    { "'local_heads' must be a whole number from 0 to 4096, got a map", function()
+      performer { kernel = { name = "relu" }, local_heads = { a = 1 } }
+    end },
     { "a step takes one position; use prefill", function()
       state({}):step(q, k, v)
     end },

@@ -291,7 +291,7 @@ local function named_kinds(options)
     local name = type(value) == "table" and value.name or value
     if not met[name] then names[#names + 1], met[name] = name, true end
   end
-  if (options.local_heads or 0) > 0 then add "sliding" end
+  if type(options.local_heads) == "number" and options.local_heads > 0 then add "sliding" end
   if type(options.head_groups) == "table" then
     local whole = options.attention or tables.kinds()[1].name
     for _, group in ipairs(options.head_groups) do add(group.attention or whole) end

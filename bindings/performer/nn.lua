@@ -288,10 +288,12 @@ function nn.encoder_decoder(options, ...)
   return make_encoder_decoder { encoder = encoder, decoder = decoder }
 end
 
+local MOST_CHILDREN <const> = 65536
+
 --- A chain of make(1), make(2) ... make(n).
 function nn.repeated(n, make)
-  if math.type(n) ~= "integer" or n < 0 or type(make) ~= "function" then
-    util.fail("nn.repeated: a count and a function(i) are needed")
+  if math.type(n) ~= "integer" or n < 0 or n > MOST_CHILDREN or type(make) ~= "function" then
+    util.fail("nn.repeated: a count of at most %d and a function(i) are needed", MOST_CHILDREN)
   end
   local children = {}
   for i = 1, n do children[i] = make(i) end

@@ -29,6 +29,16 @@ function util.check_options(options, allowed, where)
   return options
 end
 
+--- Refuses options of these names that are given and no numbers.
+function util.check_numbers(options, names, where)
+  for _, name in ipairs(names) do
+    local value = options[name]
+    if value ~= nil and type(value) ~= "number" then
+      util.fail("%s: %s must be a number, got %s", where, name, core.kind(value))
+    end
+  end
+end
+
 --- Refuses what is no tensor (B, H, L, d); `rows` is a table of them by name.
 function util.check_rows(where, rows)
   for name, t in util.sorted(rows) do

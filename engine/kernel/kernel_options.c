@@ -187,6 +187,8 @@ static int check_options(const pf_config *options) {
     return status;
 }
 
+enum { WIDEST = 1 << 20 }; /* heads, of whose width there are four times as many features */
+
 /* Options in words -> numbers. What a map or a preset has a default for is told apart from what was
  * given by the option's own default (0, or -1 for eps). */
 int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t head_dim) {
@@ -199,6 +201,10 @@ int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t he
     const char *name =
         pf_config_string_of(options, pf_kernel_option_table, pf_kernel_option_count, "name");
     int64_t own = (int64_t)NUMBER("head_dim");
+    if (head_dim < 0 || head_dim > WIDEST) {
+        return pf_fail(PF_EINVAL, "kernel: the heads are %lld wide; at most %d is possible",
+                       (long long)head_dim, WIDEST);
+    }
     if (own != 0 && head_dim != 0 && own != head_dim) {
         return pf_fail(PF_EINVAL, "kernel: head_dim is %lld, but the heads are %lld wide",
                        (long long)own, (long long)head_dim);

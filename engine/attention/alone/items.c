@@ -16,7 +16,11 @@
 
 #include "items.h"
 
-enum { ROUND = 1024, SLICE = 32 }; /* items encoded at a time; features that a task sums */
+enum {
+    ROUND = 1024, /* items encoded at a time */
+    SLICE = 32,   /* features that a task sums */
+    WIDEST = 1 << 20
+};
 
 /* ---- opening ---- */
 
@@ -42,8 +46,10 @@ int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *o
     PF_NEED(options);
     pf_items_options o = {0};
     PF_TRY(pf_options_take(&o, sizeof o, options, "items"));
-    if (o.dim < 1 || o.value_dim < 0) {
-        return pf_fail(PF_EINVAL, "items: dim must be at least 1 and value_dim at least 0");
+    if (o.dim < 1 || o.dim > WIDEST || o.value_dim < 0 || o.value_dim > WIDEST) {
+        return pf_fail(PF_EINVAL,
+                       "items: dim is %lld and value_dim %lld; from 1 and from 0 to %d are possible",
+                       (long long)o.dim, (long long)o.value_dim, WIDEST);
     }
     pf_items *s = pf_heap_zalloc(engine->heap, sizeof *s);
     if (!s) return PF_ENOMEM;
