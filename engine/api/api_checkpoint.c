@@ -303,21 +303,6 @@ static int get_u64(uint64_t *value, const pf_config *map, const char *key) {
     return pf_fail(PF_EFORMAT, "state.json: '%s' is no whole number of 64 bits, as text", key);
 }
 
-/* Moments and step count, by the parameters' names. */
-static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const char *folder,
-                           bool former, const pf_config *config) {
-    pf_named *list;
-    char *path;
-    int n;
-    PF_TRY(pf_path(&path, engine, "%s/optimizer.safetensors", folder));
-    int status = pf_safetensors_load(engine, path, &list, &n, NULL);
-    pf_path_free(path);
-    if (status < 0) return status;
-    status = pf_optimizer_restore(optimizer, list, n, former, config);
-    pf_named_free(list, n);
-    return status;
-}
-
 /* {type, options, steps} as the options of a new optimizer, type among them. */
 static int optimizer_options(pf_config **options, pf_heap *heap, const pf_config *config) {
     const pf_config *given = pf_config_get(config, "options");
@@ -339,7 +324,7 @@ static int load_optimizer(pf_optimizer **optimizer, pf_engine *engine, const cha
     int status = pf_optimizer_new(optimizer, engine, module, options);
     pf_config_free(options);
     if (status < 0) return in_file(status, "state.json");
-    return restore_moments(*optimizer, engine, folder, former, config);
+    return pf_fit_moments(engine, folder, former, *optimizer, true, config);
 }
 
 /* The caller's own state as it was given, and the step. */
@@ -382,7 +367,7 @@ static int restore_optimizer(const wanted *w, pf_engine *engine, const char *fol
     const pf_config *config = pf_config_get(file, "optimizer");
     if (!w->optimizer_into) return PF_OK;
     if (!config) return pf_fail(PF_ENOTFOUND, "the checkpoint holds no optimizer");
-    return restore_moments(w->optimizer_into, engine, folder, former, config);
+    return pf_fit_moments(engine, folder, former, w->optimizer_into, false, config);
 }
 
 /* Whatever can be refused is, and all is read, before a number of model or optimizer changes. */

@@ -121,3 +121,46 @@ int pf_aside_put(const pf_aside *a) {
     }
     return PF_OK;
 }
+
+/* ---- moments ---- */
+
+typedef struct {
+    pf_safetensors s;
+    pf_engine *engine;
+} moments;
+
+static const char *name_at(const void *file, int i) {
+    return ((const moments *)file)->s.entry[i].name;
+}
+
+static int find_moment(const void *file, const char *name) {
+    return pf_safetensors_find(&((const moments *)file)->s, name);
+}
+
+static int about_moment(const void *file, int i, pf_dtype *dtype, int *rank,
+                        const int64_t **shape) {
+    const pf_st_entry *entry = &((const moments *)file)->s.entry[i];
+    *rank = entry->rank;
+    *shape = entry->shape;
+    return pf_st_dtype_loads_as(entry, dtype);
+}
+
+static int read_moment(void *file, int i, int64_t first, int64_t n, float *out) {
+    moments *m = file;
+    return pf_safetensors_read_part(m->engine, &m->s, i, first, n, out);
+}
+
+int pf_fit_moments(pf_engine *engine, const char *folder, bool former, pf_optimizer *optimizer,
+                   bool fresh, const pf_config *config) {
+    moments m = {.engine = engine};
+    char *path;
+    PF_TRY(pf_path(&path, engine, "%s/optimizer.safetensors", folder));
+    int status = pf_safetensors_open(&m.s, engine, path, NULL);
+    if (status >= 0) {
+        const pf_saved file = {&m, m.s.n, name_at, find_moment, about_moment, read_moment};
+        status = pf_optimizer_restore(optimizer, &file, former, fresh, config);
+        pf_safetensors_close(&m.s);
+    }
+    pf_path_free(path);
+    return status;
+}

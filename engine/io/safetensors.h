@@ -64,6 +64,10 @@ bool pf_safetensors_lies(const pf_safetensors *s, const pf_st_entry *entry);
  * dtype that it loads as, of those that are lent without storage yet; then holds the checksum
  * against what is expected. */
 int pf_safetensors_read(pf_engine *engine, pf_safetensors *s, pf_tensor *const *to);
+/* Numbers first .. first + n - 1 of entry i, which it must have, into `out`, of the dtype that it
+ * loads as. */
+int pf_safetensors_read_part(pf_engine *engine, pf_safetensors *s, int i, int64_t first, int64_t n,
+                             void *out);
 
 /* Puts header and tensors into an open writer. metadata: a map, or NULL. */
 int pf_safetensors_write(pf_engine *engine, pf_writer *to, const pf_named *tensors, int n,

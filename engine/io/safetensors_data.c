@@ -42,17 +42,18 @@ static int64_t convert(const pf_st_dtype *type, const char *raw, int64_t n, char
     return n;
 }
 
-/* A piece at a time through `raw`, so that the extra memory stays small. */
-static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, void *raw,
-                          char *out) {
+/* Numbers first .. last - 1, a piece at a time through `raw`, so that the extra memory stays
+ * small. */
+static int convert_part(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, void *raw,
+                        int64_t first, int64_t last, char *out) {
     const pf_st_dtype *type = &entry->dtype;
     const pf_dtype_row *own = pf_dtype_find(type->as);
-    int64_t bytes = (int64_t)type->bytes, total = (entry->end - entry->begin) / bytes;
-    for (int64_t at = 0; at < total;) {
-        int64_t n = pf_min(total - at, CONVERTED);
+    int64_t bytes = (int64_t)type->bytes;
+    for (int64_t at = first; at < last;) {
+        int64_t n = pf_min(last - at, CONVERTED);
         PF_TRY(told(engine, s, entry->begin + at * bytes, n * bytes));
         PF_TRY(read_bytes(s, entry->begin + at * bytes, raw, (size_t)(n * bytes)));
-        int64_t good = convert(type, raw, n, out + at * (int64_t)own->bytes);
+        int64_t good = convert(type, raw, n, out + (at - first) * (int64_t)own->bytes);
         if (good < n) {
             return pf_fail(PF_EFORMAT,
                            "safetensors: %s: tensor '%s': the %s at position %s does "
@@ -65,13 +66,35 @@ static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entr
     return PF_OK;
 }
 
-static int read_plain(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, char *out) {
-    for (int64_t at = entry->begin; at < entry->end; at += READ) {
-        PF_TRY(told(engine, s, at, pf_min(entry->end - at, READ)));
-        size_t bytes = (size_t)pf_min(entry->end - at, READ);
-        PF_TRY(read_bytes(s, at, out + (at - entry->begin), bytes));
+static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry,
+                          int64_t first, int64_t last, char *out) {
+    size_t bytes = (size_t)CONVERTED * 8;
+    void *raw = pf_heap_alloc(engine->heap, bytes);
+    if (!raw) return PF_ENOMEM;
+    int status = convert_part(engine, s, entry, raw, first, last, out);
+    pf_heap_free(engine->heap, raw, bytes);
+    return status;
+}
+
+static int read_plain(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, int64_t first,
+                      int64_t last, char *out) {
+    const int64_t width = (int64_t)entry->dtype.bytes;
+    const int64_t begin = entry->begin + first * width, end = entry->begin + last * width;
+    for (int64_t at = begin; at < end; at += READ) {
+        PF_TRY(told(engine, s, at, pf_min(end - at, READ)));
+        PF_TRY(read_bytes(s, at, out + (at - begin), (size_t)pf_min(end - at, READ)));
     }
     return PF_OK;
+}
+
+int pf_safetensors_read_part(pf_engine *engine, pf_safetensors *s, int i, int64_t first, int64_t n,
+                             void *out) {
+    const pf_st_entry *entry = &s->entry[i];
+    pf_dtype dtype;
+    PF_TRY(pf_check_cancel(engine));
+    PF_TRY(pf_st_dtype_loads_as(entry, &dtype));
+    return (entry->dtype.from ? read_converted : read_plain)(engine, s, entry, first, first + n,
+                                                             out);
 }
 
 static int read_entry_into(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry,
@@ -87,13 +110,8 @@ static int read_entry_into(pf_engine *engine, pf_safetensors *s, const pf_st_ent
     }
     PF_TRY(pf_tensor_check_writable(to, "load"));
     pf_tensor_touch(to, "a load");
-    if (!entry->dtype.from) return read_plain(engine, s, entry, out);
-    size_t bytes = (size_t)CONVERTED * 8;
-    void *raw = pf_heap_alloc(engine->heap, bytes);
-    if (!raw) return PF_ENOMEM;
-    int status = read_converted(engine, s, entry, raw, out);
-    pf_heap_free(engine->heap, raw, bytes);
-    return status;
+    return pf_safetensors_read_part(engine, s, (int)(entry - s->entry), 0, pf_tensor_numel(to),
+                                    out);
 }
 
 /* ---- where it lies ---- */

@@ -3,7 +3,7 @@
  * the same parameters, by name, or it is refused whole: one that was frozen then, or is now, has
  * none. `tables` = "touched" says that it moved its tables in touched rows; one without went over
  * all rows, and goes on so, to the same bits. Where parameters are dealt to ranks (shard.h) rank 0
- * gets all of it before, and each takes its own part of what it reads: a file knows no ranks.
+ * gets all of it before, and each reads its own part of the file, which knows no ranks.
  */
 #include <math.h>
 #include <string.h>
@@ -111,49 +111,24 @@ int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
 
 /* ---- from a file ---- */
 
-/* What a file holds, by name. */
-typedef struct {
-    const pf_named *list;
-    int n;
-    bool former; /* pf_tree_has_former */
-    pf_index places;
-} names;
-
-static int index_names(names *file) {
-    for (int i = 0; i < file->n; i++)
-        PF_TRY(pf_index_put(&file->places, pf_hash_text(file->list[i].name), i));
-    return PF_OK;
-}
-
-static int find_named(const void *context, const char *name) {
-    const names *file = context;
-    uint32_t probe = 0;
-    uint64_t hash = pf_hash_text(name);
-    int i;
-    while ((i = pf_index_next(&file->places, hash, &probe)) >= 0 &&
-           strcmp(file->list[i].name, name) != 0) {}
-    return i;
-}
-
-/* The tensor saved for the k-th that is kept of `p`, or NULL with a message. */
-static const pf_tensor *saved_tensor(const pf_entry *p, int k, const names *file) {
-    const pf_kept *kept = &p->kept[k];
-    int at = find_named(file, kept->name);
-    if (at < 0 && file->former) at = pf_find_former(kept->name, find_named, file);
-    if (at < 0) {
-        pf_fail(PF_EFORMAT,
-                "optimizer: '%s' is missing: that parameter was not trained, or without that "
-                "option, when this was saved",
-                kept->name);
-        return NULL;
-    }
-    const pf_tensor *saved = file->list[at].tensor;
-    if (saved->dtype != PF_F32 || !pf_same_shape(saved, p->param)) {
-        pf_fail(PF_EFORMAT, "optimizer: '%s' is %s %s, must be %s f32", kept->name,
-                pf_shape_of(saved), pf_dtype_name(saved->dtype), pf_shape_of(p->param));
-        return NULL;
-    }
-    return saved;
+/* Where a file has the k-th that is kept of `p`. */
+static int find_saved(const pf_entry *p, int k, const pf_saved *file, bool former) {
+    const char *name = p->kept[k].name;
+    const int64_t *shape;
+    pf_dtype dtype;
+    int rank, at = file->find(file->context, name);
+    if (at < 0 && former) at = pf_find_former(name, file->find, file->context);
+    if (at < 0)
+        return pf_fail(PF_EFORMAT,
+                       "optimizer: '%s' is missing: that parameter was not trained, or without "
+                       "that option, when this was saved",
+                       name);
+    PF_TRY(file->about(file->context, at, &dtype, &rank, &shape));
+    bool same = dtype == PF_F32 && rank == p->param->rank;
+    for (int i = 0; same && i < rank; i++) same = shape[i] == p->param->shape[i];
+    if (same) return at;
+    return pf_fail(PF_EFORMAT, "optimizer: '%s' is %s %s, must be %s f32", name,
+                   pf_shape_text(rank, shape), pf_dtype_name(dtype), pf_shape_of(p->param));
 }
 
 static bool is_kept(const pf_optimizer *o, const char *name) {
@@ -164,43 +139,65 @@ static bool is_kept(const pf_optimizer *o, const char *name) {
 }
 
 /* All that is kept has been found, each in a place of its own. */
-static int check_no_more(const pf_optimizer *o, const names *file) {
+static int check_no_more(const pf_optimizer *o, const pf_saved *file) {
     int more = file->n - count_kept(o);
     if (more == 0) return PF_OK;
     for (int i = 0; i < file->n; i++) {
-        if (is_kept(o, file->list[i].name)) continue;
+        const char *name = file->name(file->context, i);
+        if (is_kept(o, name)) continue;
         return pf_fail(PF_EFORMAT,
                        "optimizer: %d tensors of parameters that are not trained here (frozen "
                        "since?), or of another option: the first is '%s'",
-                       more, file->list[i].name);
+                       more, name);
     }
     return PF_OK;
 }
 
-/* A rank takes its own numbers of it. */
-static int take_own(const pf_entry *p, int k, const pf_tensor *saved) {
-    pf_tensor *to = p->kept[k].tensor;
-    if (!p->dealt) return pf_tensor_copy(to, saved);
-    memcpy(pf_f32(to), pf_f32(saved) + p->own_first, (size_t)p->own * sizeof(float));
-    return PF_OK;
-}
-
-/* Looks at everything before it changes anything. */
-static int restore_tensors(pf_optimizer *o, const names *file) {
-    for (int i = 0; i < o->n; i++) {
+static int check_saved(const pf_optimizer *o, const pf_saved *file, bool former) {
+    for (int i = 0; i < o->n; i++)
         for (int k = 0; k < o->entry[i].n_kept; k++)
-            if (!saved_tensor(&o->entry[i], k, file)) return PF_EFORMAT;
-    }
-    PF_TRY(check_no_more(o, file));
+            PF_TRY(find_saved(&o->entry[i], k, file, former));
+    return check_no_more(o, file);
+}
+
+/* What is kept on this rank, of which alone anything is read: where each is to stay, or all of it
+ * in a row. */
+static int read_own(const pf_optimizer *o, const pf_saved *file, bool former, float *aside) {
     for (int i = 0; i < o->n; i++) {
-        for (int k = 0; k < o->entry[i].n_kept; k++) {
-            PF_TRY(take_own(&o->entry[i], k, saved_tensor(&o->entry[i], k, file)));
+        const pf_entry *p = &o->entry[i];
+        for (int k = 0; k < p->n_kept; k++) {
+            const int at = find_saved(p, k, file, former);
+            float *to = aside ? aside : pf_f32(p->kept[k].tensor);
+            PF_TRY(at);
+            PF_TRY(file->read(file->context, at, p->own_first, p->own, to));
+            if (aside) aside += p->own;
         }
     }
     return PF_OK;
 }
 
-int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool former,
+static void put_own(const pf_optimizer *o, const float *aside) {
+    for (int i = 0; i < o->n; i++) {
+        const pf_entry *p = &o->entry[i];
+        for (int k = 0; k < p->n_kept; k++, aside += p->own)
+            memcpy(pf_f32(p->kept[k].tensor), aside, (size_t)p->own * sizeof *aside);
+    }
+}
+
+/* Reads everything before it changes anything. */
+static int restore_aside(const pf_optimizer *o, const pf_saved *file, bool former) {
+    int64_t own = 0;
+    for (int i = 0; i < o->n; i++) own += o->entry[i].n_kept * o->entry[i].own;
+    const size_t bytes = (size_t)own * sizeof(float);
+    float *aside = pf_heap_alloc(o->heap, bytes);
+    if (!aside) return PF_ENOMEM;
+    int status = read_own(o, file, former, aside);
+    if (status >= 0) put_own(o, aside);
+    pf_heap_free(o->heap, aside, bytes);
+    return status;
+}
+
+int pf_optimizer_restore(pf_optimizer *o, const pf_saved *file, bool former, bool fresh,
                          const pf_config *config) {
     const pf_config *type = pf_config_get(config, "type"), *steps = pf_config_get(config, "steps");
     PF_TRY(pf_average_check(o, "load"));
@@ -214,11 +211,8 @@ int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool form
     if (!(count >= 0 && count <= 9007199254740992.0 && count == floor(count))) {
         return pf_fail(PF_EFORMAT, "optimizer: 'steps' is missing or no count");
     }
-    names file = {.list = list, .n = n, .former = former, .places.heap = o->heap};
-    int status = index_names(&file);
-    if (status >= 0) status = restore_tensors(o, &file);
-    pf_index_close(&file.places);
-    if (status < 0) return status;
+    PF_TRY(check_saved(o, file, former));
+    PF_TRY(fresh ? read_own(o, file, former, NULL) : restore_aside(o, file, former));
     o->steps = (uint64_t)count;
     o->all_rows = !pf_config_get(config, "tables");
     return pf_groups_choose_rows(o);

@@ -27,6 +27,43 @@ static inline pf_kernel *kernel_of(pf_engine *e, const char *text) {
     return kernel;
 }
 
+/* ---- a list of tensors as a file of an optimizer ---- */
+
+typedef struct {
+    const pf_named *list;
+    int n;
+} kept_list;
+
+static inline const char *kept_name(const void *file, int i) {
+    return ((const kept_list *)file)->list[i].name;
+}
+
+static inline int kept_find(const void *file, const char *name) {
+    const kept_list *kept = file;
+    int i = kept->n - 1;
+    while (i >= 0 && strcmp(kept->list[i].name, name) != 0) i--;
+    return i;
+}
+
+static inline int kept_about(const void *file, int i, pf_dtype *dtype, int *rank,
+                             const int64_t **shape) {
+    const pf_tensor *t = ((const kept_list *)file)->list[i].tensor;
+    *dtype = t->dtype, *rank = t->rank, *shape = t->shape;
+    return PF_OK;
+}
+
+static inline int kept_read(void *file, int i, int64_t first, int64_t n, float *out) {
+    memcpy(out, pf_f32(((const kept_list *)file)->list[i].tensor) + first, (size_t)n * sizeof *out);
+    return PF_OK;
+}
+
+static inline int restore_from(pf_optimizer *o, const pf_named *list, int n,
+                               const pf_config *config) {
+    kept_list kept = {list, n};
+    const pf_saved file = {&kept, n, kept_name, kept_find, kept_about, kept_read};
+    return pf_optimizer_restore(o, &file, false, false, config);
+}
+
 static inline pf_engine *engine_of(int threads, uint64_t seed) {
     pf_options options = PF_OPTIONS_DEFAULT;
     pf_engine *e = NULL;

@@ -218,9 +218,9 @@ static void test_restore(pf_engine *e) {
     CHECK_OK(pf_optimizer_config(a, &config));
     CHECK(n == 2 * 14 && strcmp(list[0].name, "embedding.weight.m") == 0 &&
           strcmp(list[1].name, "embedding.weight.v") == 0);
-    CHECK_FAILS(PF_EFORMAT, pf_optimizer_restore(b, list, n - 1, false, config));
+    CHECK_FAILS(PF_EFORMAT, restore_from(b, list, n - 1, config));
     CHECK(pf_optimizer_steps(b) == 0);
-    CHECK_OK(pf_optimizer_restore(b, list, n, false, config));
+    CHECK_OK(restore_from(b, list, n, config));
     CHECK(pf_optimizer_steps(b) == 3);
     pf_named *other;
     CHECK_OK(pf_optimizer_tensors(b, &other, &n));

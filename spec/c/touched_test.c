@@ -169,7 +169,7 @@ static pf_optimizer *restored(pf_engine *e, pf_module *m, pf_optimizer *o, bool 
     CHECK_OK(pf_optimizer_config(o, &config));
     CHECK(!former == !!pf_config_get(config, "tables"));
     CHECK_OK(pf_optimizer_new(&fresh, e, m, NULL));
-    CHECK_OK(pf_optimizer_restore(fresh, list, n, false, config));
+    CHECK_OK(restore_from(fresh, list, n, config));
     pf_heap_free(e->heap, list, (size_t)n * sizeof *list);
     pf_config_free(config);
     pf_optimizer_close(&o);
@@ -184,7 +184,7 @@ static pf_optimizer *forget_tables(pf_engine *e, pf_optimizer *o) {
     CHECK_OK(pf_optimizer_config(o, &config));
     CHECK(pf_config_get(config, "tables"));
     pf_config_remove(config, "tables");
-    CHECK_OK(pf_optimizer_restore(o, list, n, false, config));
+    CHECK_OK(restore_from(o, list, n, config));
     pf_heap_free(e->heap, list, (size_t)n * sizeof *list);
     pf_config_free(config);
     return o;
