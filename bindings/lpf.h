@@ -325,6 +325,7 @@ void lpf_open_io(lua_State *L);
 void lpf_open_file(lua_State *L);
 void lpf_open_data(lua_State *L);
 void lpf_open_comm(lua_State *L);
+void lpf_open_comm_files(lua_State *L);
 
 PF_API int luaopen_performer_core(lua_State *L);
 PF_API int luaopen_performer(lua_State *L);

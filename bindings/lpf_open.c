@@ -330,6 +330,7 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_file(L);
     lpf_open_data(L);
     lpf_open_comm(L);
+    lpf_open_comm_files(L);
     return 1;
 }
 

@@ -1,14 +1,12 @@
---- checkpoint_share.lua - a run's checkpoint for all ranks: rank 0 alone needs to see the folder.
+--- checkpoint_share.lua - a run's checkpoint for all ranks: rank 0 alone needs to see the folder,
+-- and alone reads it. The others hold none of its files: what they open and read there it answers.
 local cli = require "kit.cli"
+local core = require "performer.core"
 local lfs = require "lfs"
-local pf = require "performer"
 local ranks = require "kit.ranks"
 local saved = require "kit.saved"
 
 local checkpoint_share = {}
-
--- Where other ranks than the first have the checkpoint until they have opened it.
-local PLACE = "memory:checkpoint"
 
 --- The folder of the checkpoint that was opened: of a run, of a mark in it (BEST), or itself.
 local function folder_of(path, opened)
@@ -16,27 +14,19 @@ local function folder_of(path, opened)
   return ("%s/step-%d"):format(cli.need(saved.run_folder(path)), opened.state.step)
 end
 
---- Its files, one after the other, to those that have none.
-local function share_files(folder)
-  local here = ranks.here()
-  for _, name in ipairs(cli.need(ranks.once(pf.file.list, folder))) do
-    here:share_file(folder and folder .. "/" .. name, PLACE .. "/" .. name)
-  end
-end
-
---- On every rank what rank 0 opens.
+--- On every rank what rank 0 opens. It goes first, and finds which checkpoint is meant.
 local function open_everywhere(path, options)
-  local opened, folder
+  local here, opened, folder = ranks.here(), nil, nil
   if ranks.first() then
     opened = cli.need(saved.open(path, options))
     folder = folder_of(path, opened)
-  else
-    cli.need(pf.file.make_folder(PLACE))
   end
-  share_files(folder)
-  if ranks.first() then return opened end
-  opened = cli.need(saved.open(PLACE, options))
-  pf.file.remove(PLACE)
+  folder = here:share(folder)
+  if not ranks.first() then
+    function options.through(f, ...) return core.comm_read_files(folder, f, ...) end
+    opened = cli.need(saved.open(folder, options))
+  end
+  core.comm_share_files(folder)
   return opened
 end
 

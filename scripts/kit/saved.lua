@@ -88,17 +88,24 @@ local function recompute_blocks(node, on)
   return node
 end
 
+--- What reads a checkpoint: f(...), or what options.through makes of it, where the files are
+-- another rank's.
+local function read(options, f, ...)
+  if options.through then return options.through(f, ...) end
+  return f(...)
+end
+
 --- A checkpoint loaded into a model that stands, with an optimizer made for it if one is wanted.
 local function load_into(path, model, settings, options)
   local make = options.optimizer
-  return pf.checkpoint.load(path, { model = model,
-                                    optimizer = make and make(model, settings) or nil })
+  return read(options, pf.checkpoint.load, path,
+    { model = model, optimizer = make and make(model, settings) or nil })
 end
 
 --- What pf.inspect says of a checkpoint; where the newest of a run is damaged, of the newest that
 -- is not, as a load falls back to it: its model is the run's, too. nil, message.
-local function inspected(path)
-  local info, message = pf.inspect(path)
+local function inspected(path, options)
+  local info, message = read(options, pf.inspect, path)
   if info or lfs.attributes(path, "mode") ~= "directory" then return info, message end
   local steps = {}
   for name in lfs.dir(path) do
@@ -107,14 +114,14 @@ local function inspected(path)
   end
   table.sort(steps)
   for i = #steps, 1, -1 do
-    info = info or pf.inspect(("%s/step-%d"):format(path, steps[i]))
+    info = info or read(options, pf.inspect, ("%s/step-%d"):format(path, steps[i]))
   end
   return info, message
 end
 
 --- The settings and the tokenizer's size of a checkpoint, without its tensors; nil, message.
-local function settings_of(path)
-  local info, message = inspected(path)
+local function settings_of(path, options)
+  local info, message = inspected(path, options)
   if not info then return nil, message end
   if not info.state then
     return nil, ("%s: is no checkpoint folder, so no model can be loaded from it"):format(path)
@@ -128,7 +135,7 @@ end
 
 --- A model whose layers live in a script: options.script makes it, or options.model(settings).
 local function open_made(path, options)
-  local settings, message = settings_of(path)
+  local settings, message = settings_of(path, options)
   if not settings then return nil, message end
   if options.recompute ~= nil then settings.model.recompute = options.recompute end
   local model
@@ -145,7 +152,8 @@ end
 --- A model that its checkpoint describes whole.
 local function open_plain(path, options)
   local alone = not options.optimizer or options.recompute ~= nil
-  local opened, message = pf.checkpoint.load(path, alone and { optimizer = false } or nil)
+  local opened, message = read(options, pf.checkpoint.load, path,
+    alone and { optimizer = false } or nil)
   if not opened or options.recompute == nil then return opened, message end
   local model = pf.nn.build(recompute_blocks(opened.model:tree(), options.recompute))
   local settings = opened.state and opened.state.settings
@@ -174,7 +182,7 @@ local lenders = setmetatable({}, { __mode = "k" })
 
 --- Does the checkpoint at `path` hold an average of the weights?
 function saved.holds_average(path)
-  local info = inspected(path)
+  local info = inspected(path, {})
   local state = info and info.state
   local own = state and state.optimizer and state.optimizer.options or {}
   return (own.ema or 0) > 0
@@ -205,8 +213,9 @@ end
 -- options: script (a FILE.lua that makes the model), model (function(settings) that makes it, for
 -- layers in Lua), optimizer (function(model, settings) that makes the one to load into; nil:
 -- without), average (true: where the folder holds an average of the weights the model has that;
--- opened.averaged says so), recompute (true or false: whatever the model was saved with). What the
--- checkpoint's state says of settings comes in today's form.
+-- opened.averaged says so), recompute (true or false: whatever the model was saved with), through
+-- (function(f, ...) that calls what reads the checkpoint, f(...)). What the checkpoint's state
+-- says of settings comes in today's form.
 function saved.open(path, options)
   local opened, message
   if options.average and saved.holds_average(path) then
