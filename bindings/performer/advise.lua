@@ -129,8 +129,8 @@ end }
 function attention.compare(chosen, options)
   options = util.check_options(options, { "q", "k", "v", "length", "dim", "heads", "batch",
     "seed", "norm", "causal", "draws", "rows" }, "attention.compare")
-  util.check_numbers(options, { "length", "dim", "heads", "batch", "seed", "norm", "draws", "rows" },
-                     "attention.compare")
+  util.check_numbers(options, { "length", "dim", "heads", "batch", "seed", "norm", "draws",
+    "rows" }, "attention.compare")
   chosen = kernels.as_kernel(chosen, "attention.compare")
   local q, k, v = inputs(options)
   local causal = options.causal or false

@@ -28,8 +28,8 @@ Ranks.__index = Ranks
 --- before they are opened.
 local function launched() return core.comm_launched() end
 
--- What begins MPI waits for all ranks, and for one that has ended before for ever. No thread of ours
--- may call MPI beside it; so where the program is ours it ends when they should have come.
+-- What begins MPI waits for all ranks, and for one that has ended before for ever. No thread of
+-- ours may call MPI beside it; so where the program is ours it ends when they should have come.
 local TIMEOUT <const>, LEAST <const>, LOST <const> = 60, 10, 75
 
 --- f(...), whose process ends with 75 when it is not back in so many seconds.
@@ -38,8 +38,9 @@ local function in_time(seconds, f, ...)
   local size, rank = launched()
   if not ours or size < 2 then return f(...) end
   seconds = math.max(seconds, LEAST)
-  leave(LOST, seconds, ("ranks: rank %d of %d waits for the others to begin MPI, and not all have "
-    .. "come in %.3g s: one may have ended before, or can't be reached"):format(rank, size, seconds))
+  leave(LOST, seconds, ("ranks: rank %d of %d waits for the others to begin MPI, and not all "
+    .. "have come in %.3g s: one may have ended before, or can't be reached"):format(rank, size,
+    seconds))
   local results = table.pack(f(...))
   leave(0)
   return table.unpack(results, 1, results.n)

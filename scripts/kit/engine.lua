@@ -23,8 +23,8 @@ end
 -- A host must know that memory is still in use by a lost talk; a command is about to end.
 local OF_HOSTS <const> = "under way in .* end this process soon"
 
---- What the engine warns of, where there are several ranks: of data and folders rank 0 says the same
--- as the others, of the ranks each may be the only one to know.
+--- What the engine warns of, where there are several ranks: of data and folders rank 0 says the
+-- same as the others, of the ranks each may be the only one to know.
 local function say_of_ranks(_, message)
   if message:find(OF_HOSTS) or not ranks.first() and not message:find "^ranks:" then return end
   io.stderr:write("performer: ", message, "\n")

@@ -239,8 +239,8 @@ local function fault_of_one(problem)
   return ("rank %d of %d on %s: %s"):format(place, launched, host or "its host", message)
 end
 
---- Of a talk that is lost rank 0 says what it knows, with which mpirun ends the others; another rank
--- speaks when that does not come.
+--- Of a talk that is lost rank 0 says what it knows, with which mpirun ends the others; another
+-- rank speaks when that does not come.
 function ranks.let_first_speak()
   if place ~= 0 then os.execute(TO_FIRST) end
 end

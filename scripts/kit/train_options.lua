@@ -169,8 +169,8 @@ local function check_texts(given)
   for name, value in pf.sorted(given) do
     for _, text in ipairs(type(value) == "table" and value or { value }) do
       if type(text) == "string" and not utf8.len(text) then
-        cli.fail(2, ("train: --%s %s is no UTF-8 text, which a run's records are: rename it"):format(
-          (name:gsub("_", "-")), cli.utf8(text)))
+        cli.fail(2, ("train: --%s %s is no UTF-8 text, which a run's records are: rename it")
+          :format((name:gsub("_", "-")), cli.utf8(text)))
       end
     end
   end
