@@ -87,6 +87,13 @@ int pf_scatter_open(pf_scatter **scatter, pf_engine *engine, const pf_leaves *le
 
 bool pf_scatter_holds(const pf_scatter *s) { return s && s->held; }
 
+/* A talk that has ended for good may list rounds on. */
+static void strike_out(const pf_scatter *s) {
+    pf_comm *comm = talk_of(s);
+    for (int i = 0; comm && i < PF_SIDE_ROUNDS; i++)
+        if (comm->beside.round[i] == &s->flight[i].round) comm->beside.round[i] = NULL;
+}
+
 void pf_scatter_close(pf_scatter **scatter) {
     pf_scatter *s = *scatter;
     *scatter = NULL;
@@ -96,6 +103,7 @@ void pf_scatter_close(pf_scatter **scatter) {
         int status = pf_fail(PF_ESTATE, "sum over ranks: it was closed before its end");
         pf_scatter_drop(s, status);
     }
+    strike_out(s);
     if (!pf_scatter_holds(s)) {
         pf_heap_free(heap, s->room, s->room_bytes);
         pf_heap_free(heap, s->leg, s->leg_bytes);
