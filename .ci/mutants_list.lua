@@ -166,7 +166,7 @@ change("what a second run reads is whole before it", "engine/autograd/leaves.c",
 change("a leaf is whole at its first node", "engine/autograd/leaves.c",
   "if (leaf && leaf->awaited == 0)", "if (leaf)", "overlap_test")
 change("rounds behind a failed vote have the old tags and numbers", "engine/comm/drain.c",
-  "b->rounds = 0, b->since = vote,", "b->rounds = 0, b->since = 0 * vote,", "overlap_test")
+  "b->rounds = 0, b->since = failures,", "b->rounds = 0, b->since = 0 * failures,", "overlap_test")
 change("nothing is drained", "engine/comm/comm.c",
   "if (own.beside) pf_beside_drain", "if (false) pf_beside_drain", "overlap_test ranks_spec")
 change("messages that nobody waits for stay", "engine/comm/drain.c",
