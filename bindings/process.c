@@ -120,8 +120,8 @@ static void end_now(int number) {
     _exit(INTERRUPTED);
 }
 
-/* leave(code [, seconds, words]): this process ends in so many seconds (LATE) at the latest, whatever
- * hangs; with these words, unless it is stopped before. leave(0): it stays. */
+/* leave(code [, seconds, words]): this process ends in so many seconds (LATE) at the latest,
+ * whatever hangs; with these words, unless it is stopped before. leave(0): it stays. */
 static int leave(lua_State *L) {
     const lua_Number seconds = luaL_optnumber(L, 2, LATE);
     const char *words = luaL_optstring(L, 3, "");

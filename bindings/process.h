@@ -15,8 +15,8 @@ enum { DONE = 0, FAILED = 1, MISUSE = 2, INTERRUPTED = 130, READER_GONE = 141 };
 
 /* Before anything is opened or written. */
 void process_begin(void);
-/* The module performer.leave of a command's state: a function(code, seconds, words) that sees to the
- * end. */
+/* The module performer.leave of a command's state: a function(code, seconds, words) that sees to
+ * the end. */
 int luaopen_performer_leave(lua_State *L);
 
 /* From here on signals stop the script that runs in L; NULL: there is none any more. */

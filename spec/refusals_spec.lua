@@ -51,10 +51,10 @@ local CASES = {
       pf.attention.favor(q, k, v, { kernel = pf.kernel.softmax { stabiliser = "reference",
         features = 8 }, documents = ids(1, 3) })
     end },
-    { "items: dim is 4611686018427387904 and value_dim 4; from 1 and from 0 to 1048576", function()
+    { "items: dim is 4611686018427387904 and value_dim 4; from 1, from 0, to 1048576", function()
       pf.attention.items { kernel = pf.kernel.relu {}, dim = 1 << 62, value_dim = 4 }
     end },
-    { "items: dim is 4 and value_dim %d+; from 1 and from 0 to 1048576", function()
+    { "items: dim is 4 and value_dim %d+; from 1, from 0, to 1048576", function()
       pf.attention.items { kernel = pf.kernel.relu {}, dim = 4, value_dim = 1 << 62 }
     end },
     { "attention.compare: dim must be a number, got table", function()

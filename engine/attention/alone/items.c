@@ -48,7 +48,7 @@ int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *o
     PF_TRY(pf_options_take(&o, sizeof o, options, "items"));
     if (o.dim < 1 || o.dim > WIDEST || o.value_dim < 0 || o.value_dim > WIDEST) {
         return pf_fail(PF_EINVAL,
-                       "items: dim is %lld and value_dim %lld; from 1 and from 0 to %d are possible",
+                       "items: dim is %lld and value_dim %lld; from 1, from 0, to %d are possible",
                        (long long)o.dim, (long long)o.value_dim, WIDEST);
     }
     pf_items *s = pf_heap_zalloc(engine->heap, sizeof *s);
