@@ -103,14 +103,20 @@ static inline void fill_memory(pf_module *m) {
 }
 
 /* (B, L) ids that look random, below 11. */
-static inline pf_tensor *some_ids(pf_engine *e, int64_t batch, int64_t length, uint32_t salt) {
+static inline int try_ids(pf_tensor **t, pf_engine *e, int64_t batch, int64_t length,
+                          uint32_t salt) {
     int64_t shape[2] = {batch, length};
-    pf_tensor *t = NULL;
-    CHECK_OK(pf_tensor_full(&t, e, PF_I32, 2, shape, 0));
+    PF_TRY(pf_tensor_full(t, e, PF_I32, 2, shape, 0));
     for (int64_t i = 0; i < batch * length; i++) {
         uint32_t x = ((uint32_t)i + 1) * 2654435761u + salt * 40503u;
-        pf_i32(t)[i] = (int32_t)((x ^ x >> 15) % 11);
+        pf_i32(*t)[i] = (int32_t)((x ^ x >> 15) % 11);
     }
+    return PF_OK;
+}
+
+static inline pf_tensor *some_ids(pf_engine *e, int64_t batch, int64_t length, uint32_t salt) {
+    pf_tensor *t = NULL;
+    CHECK_OK(try_ids(&t, e, batch, length, salt));
     return t;
 }
 

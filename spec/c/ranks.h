@@ -65,6 +65,7 @@ struct ranks_world {
     bool own_cpu;
     const pf_workers *workers[RANKS_MOST]; /* NULL: threads of the engine's own */
     const void *cancel[RANKS_MOST];
+    const pf_allocator *memory[RANKS_MOST]; /* NULL: the C library's; else no freed block is kept */
     /* inside */
     pthread_mutex_t lock;
     ranks_letter *post[RANKS_MOST][RANKS_MOST]; /* from, to */
@@ -211,6 +212,7 @@ static void *ranks_thread(void *argument) {
     pf_options options = {
         .size = sizeof options, .threads = w->threads ? w->threads : 1, .seed = 21};
     options.workers = w->workers[end->rank], options.cancel = w->cancel[end->rank];
+    options.allocator = w->memory[end->rank], options.no_cache = options.allocator != NULL;
     pf_engine runtime = {0}, *engine = &runtime;
     if (w->own_cpu) options.cpu = w->cpu[end->rank];
     if (w->log) options.log = w->log, options.log_context = end;
