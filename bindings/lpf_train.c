@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "performer_comm.h"
+
 /* The model is the box's uservalue: it outlives the optimizer. */
 pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index) {
     model_index = lua_absindex(L, model_index);
@@ -36,9 +38,8 @@ static int optimizer_new(lua_State *L) {
     return 1;
 }
 
-/* opt:step{lr =, clip =}: the gradient's norm before clipping, and how many projections were
- * drawn anew. lr not given: the optimizer's own, made with, loaded or its row's default. */
-static int optimizer_step(lua_State *L) {
+/* (optimizer, options): the rate and the clip. */
+static int read_step(lua_State *L) {
     static const char *const allowed[] = {"lr", "clip", NULL};
     lpf_check_optimizer(L, 1, "step");
     lpf_check_options(L, 2, allowed, "step");
@@ -46,9 +47,35 @@ static int optimizer_step(lua_State *L) {
     const double clip = lpf_opt_number(L, 2, "clip", 0);
     if (!(lr >= 0 || lr == -INFINITY)) return lpf_raise(L, "step: lr must be at least 0");
     if (!(clip >= 0)) return lpf_raise(L, "step: clip must be at least 0");
+    lpf_check_optimizer(L, 1, "step"); /* a metamethod might close it */
+    lua_pushnumber(L, lr);
+    lua_pushnumber(L, clip);
+    return 2;
+}
+
+/* Of what is wrong with what this rank gives (on top) the others hear, who are at the step. */
+static int refuse_step(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    pf_comm_info info = {.size = sizeof info};
+    if (pf_comm_about(engine, &info) < 0 || info.ranks == 1 || info.lost) return lua_error(L);
+    pf_optimizer **box = luaL_testudata(L, 1, LPF_OPTIMIZER);
+    const int status = pf_set_error(lpf_status_of(L, -1), lua_tostring(L, -1));
+    lpf_result(L, box && *box ? pf_optimizer_give_up(*box, engine, status)
+                              : pf_comm_settle(engine, status));
+    return 0;
+}
+
+/* opt:step{lr =, clip =}: the gradient's norm before clipping, and how many projections were
+ * drawn anew. lr not given: the optimizer's own, made with, loaded or its row's default. */
+static int optimizer_step(lua_State *L) {
+    lua_settop(L, 2);
+    lua_pushcfunction(L, read_step);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    if (lua_pcall(L, 2, 2, 0) != LUA_OK) return refuse_step(L);
+    const double lr = lua_tonumber(L, -2), clip = lua_tonumber(L, -1);
     pf_engine *engine = lpf_engine(L);
     double norm = 0;
-    lpf_check_optimizer(L, 1, "step");
     pf_optimizer *optimizer = lpf_take_out(L, 1); /* a layer's after_step might close it */
     int status = pf_optimizer_step(optimizer, engine, lr, clip, &norm);
     lpf_put_back(L, 1, optimizer);

@@ -299,4 +299,73 @@ describe("a script of one's own on several ranks", function()
       assert.same({ 0, alone }, { code, out }, err)
     end
   end)
+
+  several("are all at a step again that one of them takes wrongly, or not at all", function()
+    support.write(path "steps.lua", [[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 5 })
+      local odd = ranks.rank == 1
+      pf.seed(1)
+      local layers = {}
+      for i = 1, 4 do layers[i] = pf.nn.linear { from = 512, to = 512 } end
+      local model = pf.nn.chain(layers)
+      local optimizer = pf.optim.adamw(model, { lr = 0.01 })
+      optimizer:set_lanes(6)
+      local function learn(step, lane, last)
+        local tape <close> = pf.tape()
+        local y = model(pf.full({ 1, 512 }, (step * 3 + lane) % 7 / 7))
+        if last then optimizer:overlap() end
+        tape:backward((y * y):mean(), 1 / 6)
+        optimizer:fold()
+      end
+      local function lanes(step) for lane, last in ranks:lanes(6) do learn(step, lane, last) end end
+      local function well(step) lanes(step) optimizer:step() end
+      local function stepping(options) return function() lanes(1) optimizer:step(options) end end
+      -- What one rank does in the step's place; the others do it right.
+      local cases = {
+        { "lr must be at least 0", stepping { lr = -1 } },
+        { "lr must be a number", stepping { lr = "x" } },
+        { "unknown option 'rate'", stepping { rate = 1 } },
+        { "an optimizer is needed", function() lanes(1) optimizer.step(model) end, true },
+        { "is not folded yet", function()
+          for lane, last in ranks:lanes(6) do learn(1, lane, last) break end
+          optimizer:step()
+        end },
+        { "is not folded yet", function() optimizer:step() end },
+        { "is not folded yet", function()
+          pcall(function() for lane in ranks:lanes(6) do learn(1, lane) error "mid" end end)
+          optimizer:step()
+        end },
+        { "of no lane", function()
+          lanes(1)
+          local tape <close> = pf.tape()
+          tape:backward(model(pf.full({ 1, 512 }, 1)):mean())
+          optimizer:step()
+        end },
+        { "lr must be at least 0", function() lanes(1)
+          assert(not pcall(optimizer.fold, 1))
+          assert(not pcall(optimizer.overlap, {}))
+          assert(not pcall(optimizer.set_lanes, optimizer, "x"))
+          assert(not pcall(optimizer.set_lanes, optimizer, 1 << 20))
+          optimizer:step { lr = 0 / 0 } end },
+      }
+      well(1)
+      for i, case in ipairs(cases) do
+        if ranks.size > 1 then
+          local fine, message = pcall(odd and case[2] or well, 1)
+          assert(not fine and tostring(message):find(case[1], 1, true), message)
+          if case[3] and odd then optimizer:set_lanes(6) end
+        end
+        well(i + 1)
+      end
+      local sum = 0
+      for _, w in ipairs(model:parameters()) do sum = sum + (w * w):sum():item() end
+      if ranks:first() then print(("%.17g"):format(sum)) end]])
+    local _, alone = start(1, path "steps.lua")
+    assert.matches("^%d", alone)
+    for n = 2, 3 do
+      local code, out, err = start(n, path "steps.lua")
+      assert.same({ 0, alone }, { code, out }, err)
+    end
+  end)
 end)

@@ -38,6 +38,10 @@ PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_modu
  * pf_module_backward_sliced does the same); pass.micro keys their dropout. */
 PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                              double *PF_NULLABLE norm);
+/* Comes to the others' pf_optimizer_step with a failure of this rank's: its status, which is
+ * negative, and the message that stands (pf_set_error). The step is none, on all ranks, and lanes
+ * that were folded are dropped. The status; with one rank that is all. */
+PF_API int pf_optimizer_give_up(pf_optimizer *optimizer, pf_engine *engine, int status);
 /* ---- lanes ---------------------------------------------------------------------------------
  * A step's batch in `lanes` parts, whose gradients are added as a fixed binary tree: the bits are
  * the same on any number of ranks (performer_comm.h) up to that of lanes, of which rank r of P has

@@ -451,6 +451,17 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     return ready ? pf_comm_settle(engine, status) : status;
 }
 
+int pf_optimizer_give_up(pf_optimizer *optimizer, pf_engine *engine, int status) {
+    PF_OPEN(engine);
+    PF_NEED(optimizer);
+    if (status >= 0)
+        status = pf_fail(PF_EINVAL,
+                         "optimizer: a step is given up with status %d, not a "
+                         "negative one",
+                         status);
+    return pf_lanes_join(optimizer, engine, status, 0, 0);
+}
+
 int pf_optimizer_drawn(const pf_optimizer *optimizer) { return optimizer ? optimizer->drawn : 0; }
 
 uint64_t pf_optimizer_steps(const pf_optimizer *optimizer) {

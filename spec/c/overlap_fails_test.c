@@ -300,6 +300,28 @@ static int take_turns(pf_engine *e, int rank, void *context) {
     return PF_OK;
 }
 
+/* A step that one rank gives up in place of taking it is none on all, whatever has left; and with
+ * its words. */
+static int step_refused(pf_engine *e, int rank, void *context) {
+    training t = {.model = PLAIN, .lanes = 2, .overlaps = ALL, .group = 300};
+    pf_module *m = NULL;
+    pf_optimizer *o = NULL;
+    int *wrong = context;
+    PF_TRY(begin_two(e, &m, &o));
+    PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
+    PF_TRY(pf_optimizer_fold(o, e));
+    int status = rank == 1 ? pf_optimizer_give_up(o, e, pf_set_error(PF_EHOST, "no more"))
+                           : pf_optimizer_step(o, e, 1e-2, 1, NULL);
+    *wrong += status != PF_EHOST || strcmp(pf_last_error(), "rank 1 of 2 on here: no more") != 0;
+    PF_TRY(run_lane(e, m, o, &t, 2, rank, true)); /* lanes begin anew */
+    PF_TRY(pf_optimizer_fold(o, e));
+    *wrong += pf_optimizer_give_up(o, e, PF_OK) != PF_EINVAL;
+    PF_TRY(run_lane(e, m, o, &t, 2, rank, true));
+    PF_TRY(pf_optimizer_fold(o, e));
+    *wrong += pf_optimizer_steps(o) != 0;
+    return end_two(e, &m, &o);
+}
+
 int main(void) {
     test_failure();
     test_failing_again();
@@ -311,5 +333,6 @@ int main(void) {
     run_two(call_within);
     run_two(walk_later);
     run_two(take_turns);
+    run_two(step_refused);
     return CHECK_REPORT();
 }
