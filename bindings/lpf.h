@@ -166,7 +166,7 @@ const char *lpf_kind(lua_State *L, int index);
  * the text may have several, and tabs. */
 void lpf_plain(char *text, bool lines);
 /* What ranks make of a failure that ends this one: its exit code, and no text where all know of it
- * and rank 0 says it. */
+ * and rank 0 has said it. May sleep for some seconds. */
 int lpf_end_of_ranks(lua_State *L, char *text, int code);
 
 /* ---- terminals and pipes (lpf_open.c); for signal handlers, too ---- */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "performer_comm.h"
 #include "performer_files.h"
@@ -140,6 +141,10 @@ static const char TOLD[] = "performer.told", LOST[] = "performer.lost";
 
 enum { EXIT_LOST = 75 };
 
+/* A launcher ends all ranks when the first ends: rank 0 has so long to say it, and whoever is still
+ * there then speaks. */
+static const struct timespec TO_FIRST = {.tv_sec = 3};
+
 static void note(lua_State *L, const char *key, const char *text) {
     lua_pushstring(L, text);
     lua_setfield(L, LUA_REGISTRYINDEX, key);
@@ -154,7 +159,7 @@ static bool is_noted(lua_State *L, const char *key, const char *text) {
 
 int lpf_end_of_ranks(lua_State *L, char *text, int code) {
     if (is_noted(L, LOST, text)) return EXIT_LOST;
-    if (is_noted(L, TOLD, text)) text[0] = 0;
+    if (is_noted(L, TOLD, text) && nanosleep(&TO_FIRST, NULL) != 0) text[0] = 0;
     return code;
 }
 
