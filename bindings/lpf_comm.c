@@ -302,7 +302,7 @@ static int comm_share_file(lua_State *L) {
     if (status < 0) status = pf_comm_agree(f.engine, status);
     if (status >= 0) status = share_size(&f);
     if (status >= 0) status = share_pieces(&f);
-    lpf_result(L, status);
+    lpf_result(L, pf_comm_settle(f.engine, status)); /* one may not be able to write it */
     return 0;
 }
 

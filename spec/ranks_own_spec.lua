@@ -368,4 +368,43 @@ describe("a script of one's own on several ranks", function()
       assert.same({ 0, alone }, { code, out }, err)
     end
   end)
+
+  several("refuse on all what has another size, or a file that one can't read or write", function()
+    local folder = path "small":gsub("/small$", "")
+    support.write(path "small", "small")
+    support.write(path "sizes.lua", [[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 5 })
+      local here, odd = arg[1], ranks.rank == 1
+      local function both(want, f)
+        local fine, message = pcall(f)
+        assert(not fine and tostring(message):find(want), message)
+        assert(ranks:sum(1) == ranks.size)
+      end
+      both("share: rank 1 of %d on .* has 32 bytes, and another has fewer", function()
+        ranks:share(pf.zeros(odd and 8 or 4))
+      end)
+      both("share: rank 0 of %d on .* has 16 bytes, and another has fewer", function()
+        ranks:share(pf.zeros(odd and 2 or 4), 1)
+      end)
+      local t = pf.full({ 4 }, ranks.rank)
+      assert(ranks:share(t, 1):sum():item() == 4)
+      -- Files: what one rank can't read or write is raised on all.
+      for _, case in ipairs {
+        { "rank 0 of %d on .*none", here .. "/none", "memory:a" },
+        { "rank 0 of %d on ", here, "memory:a" },
+        { "rank 1 of %d on .*nowhere", here .. "/small",
+          odd and here .. "/nowhere/x" or "memory:a" },
+        { "rank 1 of %d on ", here .. "/small", odd and here or "memory:a" },
+      } do
+        both(case[1], function() ranks:share_file(case[2], case[3]) end)
+      end
+      ranks:share_file(here .. "/small", "memory:b")
+      assert(ranks:first() or pf.file.read "memory:b" == "small")
+      if ranks:first() then print "done" end]])
+    for n = 2, 3 do
+      local code, out, err = start(n, path "sizes.lua" .. " " .. folder)
+      assert.same({ 0, "done\n" }, { code, out }, err)
+    end
+  end)
 end)

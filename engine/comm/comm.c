@@ -188,6 +188,18 @@ static int check_part(int status, const char *verb, const char *name, const void
     return status < 0 ? status : pf_need(verb, name, &part, 1);
 }
 
+/* What has another size on another rank, no rank takes: all find the same. Where not all are at
+ * this verb, the messages say so. */
+static int agree_on_bytes(pf_engine *engine, int status, size_t bytes) {
+    const int ranks = pf_comm_ranks(engine);
+    pf_comm_word word = {.size = sizeof word, .count = {(int64_t)bytes, 1}, .most = (double)bytes};
+    PF_TRY(pf_comm_agree_on(engine, status, &word));
+    if (word.count[1] != ranks || (double)word.count[0] == word.most * ranks) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "share: %s has %.0f bytes, and another has fewer; all must give as many",
+                   pf_comm_name(engine->comm, word.most_of), word.most);
+}
+
 int pf_comm_share(pf_engine *engine, int status, int root, void *data, size_t bytes) {
     PF_OPEN(engine);
     if (bytes > 0) status = check_part(status, __func__, "data", data);
@@ -195,7 +207,7 @@ int pf_comm_share(pf_engine *engine, int status, int root, void *data, size_t by
         status =
             pf_fail(PF_EINVAL, "share: there is no rank %d among %d", root, pf_comm_ranks(engine));
     if (!engine->comm) return status;
-    PF_TRY(pf_comm_agree(engine, status));
+    PF_TRY(agree_on_bytes(engine, status, bytes));
     return spread(engine, PF_VERB_SHARE, root, data, bytes);
 }
 
