@@ -277,6 +277,12 @@ describe("files", function()
     assert.raises("split must be train", function() data:info("tst") end)
     assert.raises("position 0 of", function() data:document(0) end)
     assert.raises("batches count from 1", function() data:batch { index = 0 } end)
+    assert.raises("batches: first must be a number, got table", function()
+      data:batches { first = {} }
+    end)
+    assert.raises("batches: size must be at least 1, got 0", function()
+      data:batches { size = 0 }
+    end)
     data:close()
     assert.raises("has been closed", function() data:info() end)
     local none, _, code = pf.data.open { path = folder .. "/none" }

@@ -105,7 +105,9 @@ function Data:batches(options)
                      { "size", "steps", "seed", "first", "split", "masked", "stream", "rows" },
                      "batches")
   options = options or {}
+  util.check_numbers(options, { "size", "steps", "first", "seed" }, "batches")
   local size, first = options.size or 8, options.first or 1
+  if size < 1 then util.fail("batches: size must be at least 1, got %s", tostring(size)) end
   local steps = options.steps
   if not steps then
     local split = options.split or "train"
