@@ -174,6 +174,12 @@ change("messages that nobody waits for stay", "engine/comm/drain.c",
   "c->awaited[i] < c->theirs[i]", "false", "overlap_fails_test ranks_spec")
 change("a step is given up without a word", "engine/comm/scatter.c",
   "comm->beside.spoiled = true;", "comm->beside.spoiled = false;", "overlap_fails_test")
+change("ranks step with rates of their own", "engine/train/terms.c",
+  "its->lr != first->lr || its->clip != first->clip", "false", "lanes_test")
+change("the order of options counts", "engine/train/terms.c",
+  "entries += mix_tree(", "entries = 31 * entries + mix_tree(", "lanes_test")
+change("threads of ranks are not counted", "engine/comm/hello.c",
+  "threads <= all[r].free", "true", "talk_test")
 change("all blocks that are left go to one rank", "engine/train/shard.c",
   "load[r] < load[least])) least = r;", "false)) least = r;", "rank_memory_test")
 
