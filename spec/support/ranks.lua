@@ -13,21 +13,22 @@ function ranks.several(it, pending)
   return function(name, f) pending(name .. " (no mpirun, or no plugin)", f) end
 end
 
---- For mpirun as root, and of what MPI keeps when it ends.
+--- For mpirun as root, and of what MPI keeps when it ends; mpirun itself goes without the
+-- sanitizer that specs are loaded with, which our program has of its own.
 ranks.ROOT = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-  .. "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 "
+  .. "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 OMP_WAIT_POLICY=passive env -u LD_PRELOAD "
 
 --- mpirun of `n` ranks, each of which runs `performer arguments`; code, stdout, stderr. before:
 -- variables; preload: a library of every rank.
 function ranks.start(n, arguments, before, preload)
-  return support.shell(("%s %s OMP_WAIT_POLICY=passive timeout -k 5 120 mpirun --oversubscribe "
+  return support.shell(("%s %s timeout -k 5 120 mpirun --oversubscribe "
     .. "--bind-to none -n %d %s %s/bin/performer %s"):format(ranks.ROOT, before or "", n,
     preload and "env LD_PRELOAD=" .. preload or "", support.build, arguments))
 end
 
 --- The same of one rank for each command line of the shell's, or for each list of arguments.
 function ranks.apart(...)
-  return ranks.ROOT .. "OMP_WAIT_POLICY=passive timeout -k 5 120 mpirun --oversubscribe "
+  return ranks.ROOT .. "timeout -k 5 120 mpirun --oversubscribe "
     .. "--bind-to none -n 1 " .. table.concat({ ... }, " : -n 1 ")
 end
 function ranks.each(...)
